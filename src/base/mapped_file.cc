@@ -1,0 +1,93 @@
+#include "base/mapped_file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace pinhole {
+
+namespace {
+
+Error io_error(const char* what, const std::string& path) {
+  const ErrorCode code = errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo;
+  return Error{code, fmt::format("cannot {}: {}", what, std::strerror(errno)), path, {}};
+}
+
+struct Descriptor {
+  int fd = -1;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+} // namespace
+
+Result<MappedFile> MappedFile::open(const std::string& path) {
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) return tl::unexpected(io_error("open", path));
+  struct stat info {};
+  if (::fstat(file.fd, &info) != 0) return tl::unexpected(io_error("stat", path));
+  if (!S_ISREG(info.st_mode)) return fail(ErrorCode::kInvalidInput, "not a regular file", path);
+  MappedFile out;
+  out.path_ = path;
+  out.size_ = static_cast<size_t>(info.st_size);
+  if (out.size_ == 0) return out;
+  void* data = ::mmap(nullptr, out.size_, PROT_READ, MAP_SHARED, file.fd, 0);
+  if (data == MAP_FAILED) {
+    out.size_ = 0;
+    return tl::unexpected(io_error("map", path));
+  }
+  out.data_ = static_cast<const std::byte*>(data);
+  return out;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void MappedFile::prefetch(uint64_t offset, uint64_t length) const {
+  if (offset >= size_) return;
+  const uint64_t page = 4096;
+  const uint64_t begin = offset / page * page;
+  const uint64_t end = std::min<uint64_t>(size_, offset + length);
+  ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_WILLNEED);
+}
+
+Result<std::string> read_stream(int fd, const std::string& name, uint64_t max_bytes) {
+  std::string out;
+  char buffer[1 << 16];
+  while (true) {
+    const ssize_t n = ::read(fd, buffer, sizeof buffer);
+    if (n == 0) return out;
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      return tl::unexpected(io_error("read", name));
+    }
+    if (out.size() + static_cast<size_t>(n) > max_bytes) {
+      return fail(ErrorCode::kTooLarge, fmt::format("more than {} bytes, the limit here", max_bytes),
+                  name);
+    }
+    out.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+Result<std::string> read_text_file(const std::string& path, uint64_t max_bytes) {
+  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) return tl::unexpected(io_error("open", path));
+  return read_stream(file.fd, path, max_bytes);
+}
+
+} // namespace pinhole

@@ -1,0 +1,42 @@
+// A file mapped read-only, and small files read whole.
+#pragma once
+
+#include "base/result.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace pinhole {
+
+// Owns a read-only, shared mapping of a whole file. Pages are the page cache's: they cost no
+// anonymous memory and the kernel may drop them. Moving keeps the address.
+class MappedFile {
+public:
+  static Result<MappedFile> open(const std::string& path);
+
+  MappedFile() = default;
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+  // Asks the kernel to read `length` bytes at `offset` ahead; advice only, never an error.
+  void prefetch(uint64_t offset, uint64_t length) const;
+
+private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+  std::string path_;
+};
+
+// The whole file as a string; an error when it is larger than `max_bytes`.
+Result<std::string> read_text_file(const std::string& path, uint64_t max_bytes);
+// The same for a descriptor that cannot be mapped (a pipe); `name` is for the error.
+Result<std::string> read_stream(int fd, const std::string& name, uint64_t max_bytes);
+
+} // namespace pinhole
