@@ -1,0 +1,86 @@
+#include "model/model.h"
+
+#include "model/family.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unordered_set>
+
+namespace pinhole {
+
+std::span<const Family> families() {
+  static constexpr Family kFamilies[] = {
+#define PINHOLE_FAMILY(name, gguf_arch, describe) {name, gguf_arch, describe},
+#include "model/families.def"
+#undef PINHOLE_FAMILY
+  };
+  return kFamilies;
+}
+
+Result<ModelFiles> ModelFiles::open(const std::string& path, const std::string& mmproj) {
+  ModelFiles files;
+  PINHOLE_TRY(files.text, ModelFile::open(path));
+  if (!mmproj.empty()) {
+    PINHOLE_TRY(files.projector, ModelFile::open(mmproj));
+  } else if (files.text.container() == Container::kGguf) {
+    PINHOLE_TRY(const std::optional<std::string> found, find_mmproj(files.text.path()));
+    if (found) {
+      PINHOLE_TRY(files.projector, ModelFile::open(*found));
+    }
+  }
+  return files;
+}
+
+namespace {
+
+// What is used follows from the graphs: every weight that an op reads points at its tensor.
+void account_tensors(const ModelFiles& files, Model& model) {
+  std::unordered_set<const Tensor*> used;
+  for (const Graph* graph : {&model.text, &model.vision}) {
+    for (const Weight& weight : graph->weights()) used.insert(weight.tensor);
+  }
+  const auto visit = [&](const ModelFile& file) {
+    for (const Tensor& tensor : file.tensors()) {
+      if (used.contains(&tensor)) model.weight_bytes += tensor.bytes;
+      else model.unused_tensors.push_back(tensor.name);
+    }
+  };
+  visit(files.text);
+  if (files.projector) visit(*files.projector);
+}
+
+} // namespace
+
+Result<Model> describe_model(const ModelFiles& files) {
+  const ModelFile& file = files.text;
+  const bool is_gguf = file.container() == Container::kGguf;
+  std::string type;
+  if (is_gguf) {
+    PINHOLE_TRY(type, file.gguf().string("general.architecture"));
+  } else {
+    PINHOLE_TRY(type, json_string(file.config(), "model_type", file.path() + "/config.json"));
+  }
+  std::vector<std::string_view> known;
+  for (const Family& family : families()) {
+    const std::string_view key = is_gguf ? family.gguf_arch : family.name;
+    if (key == type) {
+      auto model = family.describe(files);
+      if (!model) return model;
+      model->family = family.name;
+      account_tensors(files, *model);
+      return model;
+    }
+    known.push_back(key);
+  }
+  if (is_gguf && type == "clip") {
+    return fail(ErrorCode::kInvalidInput, "this file is a picture projector (mmproj), not a model",
+                file.path(), "give the text model's .gguf; the projector beside it is found by itself");
+  }
+  return fail(ErrorCode::kUnsupported,
+              fmt::format("{} '{}' is not one of the families here: {}",
+                          is_gguf ? "general.architecture" : "model_type", type,
+                          fmt::join(known, ", ")),
+              file.path());
+}
+
+} // namespace pinhole

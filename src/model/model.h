@@ -1,0 +1,76 @@
+// A model described: what its family makes of the files. The graphs, the shape of the cache, how a
+// picture becomes patches and tokens, and which tensors are missing or unused. Weights point into the
+// files, which must outlive the model.
+#pragma once
+
+#include "base/result.h"
+#include "file/model_file.h"
+#include "model/graph.h"
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pinhole {
+
+// How pictures enter a model. Sides are resized to multiples of patch_size * merge_size with the
+// number of pixels inside the bounds; each merge_size x merge_size block of patches is one token.
+struct PictureSpec {
+  int64_t patch_size = 0;
+  int64_t merge_size = 1;
+  int64_t frames = 1;            // times each pixel stands in a patch row (temporal patch of a still)
+  std::array<float, 3> mean{0.5f, 0.5f, 0.5f};
+  std::array<float, 3> std{0.5f, 0.5f, 0.5f};
+  int64_t min_pixels = 0;
+  int64_t max_pixels = 0;
+  int64_t feature_size = 0;      // columns of one feature row: the text model's hidden_size
+  int32_t feature_slots = 1;     // 1 + number of deepstack outputs
+  int64_t window_size_px = 0;    // windowed vision attention; 0: none
+  std::string placeholder;       // text of the token that stands for one picture token
+  std::string before, after;     // texts around the placeholders (vision start, vision end)
+
+  int64_t patch_elements() const { return 3 * frames * patch_size * patch_size; }
+  int64_t tokens(int64_t height_px, int64_t width_px) const {
+    const int64_t side = patch_size * merge_size;
+    return (height_px / side) * (width_px / side);
+  }
+};
+
+// Rows of keys and values kept per token and layer.
+struct CacheSpec {
+  int64_t layers = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+};
+
+struct Model {
+  std::string family;        // row name in families.def
+  std::string name;          // general.name or the folder's name
+  int64_t hidden_size = 0;
+  int64_t vocab_size = 0;
+  int64_t context_length = 0; // max_position_embeddings
+  int64_t position_axes = 1;  // 3 for M-RoPE
+  CacheSpec cache;
+  std::vector<int64_t> eos_token_ids; // from config; the tokenizer may add more
+  Graph text;                         // output "logits" [outputs, vocab_size]
+  std::optional<PictureSpec> pictures;
+  Graph vision;                       // outputs "features.0", "features.1", ...: [tokens, feature_size]
+  std::vector<std::string> unused_tensors; // in the files, but the family does not know them
+  uint64_t weight_bytes = 0;               // of the tensors that are used
+};
+
+// The files of a model: text, and for GGUF the projector beside it.
+struct ModelFiles {
+  ModelFile text;
+  std::optional<ModelFile> projector;
+
+  // `mmproj` empty: find it beside the model. A folder holds everything itself.
+  static Result<ModelFiles> open(const std::string& path, const std::string& mmproj = {});
+};
+
+// Recognises the family (config.json's model_type, GGUF's general.architecture) and describes it.
+Result<Model> describe_model(const ModelFiles& files);
+
+} // namespace pinhole

@@ -1,0 +1,92 @@
+#include "model/vision_inputs.h"
+
+#include <algorithm>
+
+namespace pinhole {
+
+namespace {
+
+// Calls fn(patch_idx, row, col) in merge-block order.
+template <class Fn> void for_each_patch(const PatchGrid& grid, Fn fn) {
+  int64_t idx = 0;
+  for (int64_t block_row = 0; block_row < grid.height; block_row += grid.merge) {
+    for (int64_t block_col = 0; block_col < grid.width; block_col += grid.merge) {
+      for (int64_t row = block_row; row < block_row + grid.merge; ++row) {
+        for (int64_t col = block_col; col < block_col + grid.merge; ++col) fn(idx++, row, col);
+      }
+    }
+  }
+}
+
+// torch.linspace(0, last, n) in f32: from both ends towards the middle.
+std::vector<float> linspace(float last, int64_t n) {
+  std::vector<float> out(static_cast<size_t>(n), 0.0f);
+  if (n == 1) return out;
+  const float step = last / static_cast<float>(n - 1);
+  for (int64_t i = 0; i < n; ++i) {
+    out[static_cast<size_t>(i)] = i < n / 2 ? step * static_cast<float>(i)
+                                            : last - step * static_cast<float>(n - 1 - i);
+  }
+  return out;
+}
+
+} // namespace
+
+void patch_positions(const PatchGrid& grid, std::span<int32_t> out) {
+  for_each_patch(grid, [&](int64_t idx, int64_t row, int64_t col) {
+    out[static_cast<size_t>(2 * idx)] = static_cast<int32_t>(row);
+    out[static_cast<size_t>(2 * idx + 1)] = static_cast<int32_t>(col);
+  });
+}
+
+void position_table_corners(const PatchGrid& grid, int64_t side, std::span<int32_t> out_rows,
+                            std::span<float> out_weights) {
+  const std::vector<float> ys = linspace(static_cast<float>(side - 1), grid.height);
+  const std::vector<float> xs = linspace(static_cast<float>(side - 1), grid.width);
+  for_each_patch(grid, [&](int64_t idx, int64_t row, int64_t col) {
+    const float y = ys[static_cast<size_t>(row)];
+    const float x = xs[static_cast<size_t>(col)];
+    const auto y0 = static_cast<int64_t>(y);
+    const auto x0 = static_cast<int64_t>(x);
+    const int64_t y1 = std::min(y0 + 1, side - 1);
+    const int64_t x1 = std::min(x0 + 1, side - 1);
+    const float dy = y - static_cast<float>(y0);
+    const float dx = x - static_cast<float>(x0);
+    const auto at = static_cast<size_t>(4 * idx);
+    const int64_t rows[4] = {y0 * side + x0, y0 * side + x1, y1 * side + x0, y1 * side + x1};
+    const float weights[4] = {(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx};
+    for (size_t i = 0; i < 4; ++i) {
+      out_rows[at + i] = static_cast<int32_t>(rows[i]);
+      out_weights[at + i] = weights[i];
+    }
+  });
+}
+
+Windows make_windows(const PatchGrid& grid, int64_t window_tokens) {
+  const int64_t height = grid.height / grid.merge;
+  const int64_t width = grid.width / grid.merge;
+  Windows out;
+  const auto count = static_cast<size_t>(height * width);
+  out.order.reserve(count);
+  out.begin.reserve(count);
+  out.end.reserve(count);
+  out.inverse.resize(count);
+  for (int64_t top = 0; top < height; top += window_tokens) {
+    for (int64_t left = 0; left < width; left += window_tokens) {
+      const auto begin = static_cast<int32_t>(out.order.size());
+      for (int64_t row = top; row < std::min(top + window_tokens, height); ++row) {
+        for (int64_t col = left; col < std::min(left + window_tokens, width); ++col) {
+          const int64_t token = row * width + col;
+          out.inverse[static_cast<size_t>(token)] = static_cast<int32_t>(out.order.size());
+          out.order.push_back(static_cast<int32_t>(token));
+        }
+      }
+      const auto end = static_cast<int32_t>(out.order.size());
+      out.begin.insert(out.begin.end(), static_cast<size_t>(end - begin), begin);
+      out.end.insert(out.end.end(), static_cast<size_t>(end - begin), end);
+    }
+  }
+  return out;
+}
+
+} // namespace pinhole
