@@ -17,9 +17,23 @@ namespace pinhole {
 
 // The specification's gguf_metadata_value_type.
 enum class GgufType : uint32_t {
-  kUint8, kInt8, kUint16, kInt16, kUint32, kInt32, kFloat32, kBool, kString, kArray, kUint64, kInt64,
+  kUint8,
+  kInt8,
+  kUint16,
+  kInt16,
+  kUint32,
+  kInt32,
+  kFloat32,
+  kBool,
+  kString,
+  kArray,
+  kUint64,
+  kInt64,
   kFloat64,
 };
+
+std::string_view gguf_type_name(GgufType type); // "uint32", "string" ...
+uint64_t gguf_type_bytes(GgufType type);        // of one element; 0 for strings and arrays
 
 struct GgufArray {
   GgufType element_type = GgufType::kUint8;
@@ -31,13 +45,12 @@ struct GgufArray {
   Result<std::vector<double>> numbers() const;           // from any number type
 };
 
-using GgufValue =
-    std::variant<uint64_t, int64_t, double, bool, std::string_view, GgufArray>;
+using GgufValue = std::variant<uint64_t, int64_t, double, bool, std::string_view, GgufArray>;
 
-// Key-values in file order, with typed look-ups. `*_or` gives the fallback only for an absent key; a
-// value of the wrong type is always an error that names key, found and expected type.
+// Key-values in file order, with typed look-ups. `*_or` gives the fallback only for an absent key;
+// a value of the wrong type is always an error that names key, found and expected type.
 class GgufMeta {
-public:
+ public:
   struct Entry {
     std::string key;
     GgufType type;
@@ -58,7 +71,7 @@ public:
   void add(Entry entry) { entries_.push_back(std::move(entry)); }
   void set_location(std::string path) { location_ = std::move(path); }
 
-private:
+ private:
   std::vector<Entry> entries_;
   std::string location_; // the file, for errors
 };

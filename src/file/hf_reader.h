@@ -1,0 +1,31 @@
+// A Hugging Face model folder: config.json and what lies beside it, with safetensors weights.
+//
+// Weights: model.safetensors, else the shards of model.safetensors.index.json, else the only
+// *.safetensors. Chat template: chat_template.jinja, else chat_template.json, else the one in
+// tokenizer_config.json (transformers' PreTrainedTokenizerBase and ProcessorMixin).
+#pragma once
+
+#include "file/model_file.h"
+
+#include <string>
+#include <string_view>
+
+namespace pinhole {
+
+class HfReader {
+ public:
+  static Result<ModelFile> open(const std::string& folder);
+  // One .safetensors without its folder's other files.
+  static Result<ModelFile> open_weights(const std::string& path);
+
+ private:
+  static Status read_configs(ModelFile& model);
+  static Status add_part(ModelFile& model, const std::string& path);
+  static Status add_shards(ModelFile& model, const std::string& index_path);
+};
+
+// parse_json for a configuration: an object of at most a few hundred thousand values, so that the
+// tree's memory stays bounded.
+Result<Json> parse_config(std::string_view text, const std::string& where);
+
+} // namespace pinhole
