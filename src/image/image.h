@@ -38,8 +38,8 @@ Result<PictureInfo> probe_picture(std::span<const std::byte> file, const std::st
 // What happens to transparency: the Qwen processors drop alpha (the colours beneath show).
 enum class AlphaPolicy { kDrop, kWhite };
 
-// Decodes to 8-bit RGB: EXIF orientation applied, CMYK and YCCK JPEGs converted, palettes and 16-bit
-// PNGs as Pillow's convert("RGB") gives them, grey replicated. A truncated file is an error.
+// Decodes to 8-bit RGB: EXIF orientation applied, CMYK and YCCK JPEGs converted, palettes and
+// 16-bit PNGs as Pillow's convert("RGB") gives them, grey replicated. A truncated file is an error.
 Result<Image> decode_picture(std::span<const std::byte> file, const DecodeLimits& limits,
                              AlphaPolicy alpha, const std::string& where);
 
@@ -49,8 +49,8 @@ struct Size {
   bool operator==(const Size&) const = default;
 };
 
-// transformers' smart_resize: both sides multiples of `factor`, pixels within the bounds, aspect ratio
-// kept as far as that allows. Aspect ratios above 200 are an error.
+// transformers' smart_resize: both sides multiples of `factor`, pixels within the bounds, aspect
+// ratio kept as far as that allows. Aspect ratios above 200 are an error.
 Result<Size> smart_resize(Size size, int64_t factor, int64_t min_pixels, int64_t max_pixels);
 
 enum class Filter { kBilinear, kBicubic };
@@ -61,8 +61,8 @@ Image resize(const Image& image, Size target, Filter filter);
 
 // Qwen's patch order: [grid_h*grid_w, channels*temporal*patch*patch] floats where rows go block by
 // block (merge x merge patches), a row holds [channel][frame][y][x], and a value is
-// (pixel - 255*mean) / (255*std). A still picture repeats itself in every frame; `temporal` 1 writes
-// each patch once. image sides are multiples of patch*merge. Rows [row_begin, row_end) only.
+// (pixel - 255*mean) / (255*std). A still picture repeats itself in every frame; `temporal` 1
+// writes each patch once. image sides are multiples of patch*merge. Rows [row_begin, row_end) only.
 struct PatchLayout {
   int64_t patch_size = 16;
   int64_t merge_size = 2;
@@ -70,7 +70,7 @@ struct PatchLayout {
   float mean[3] = {0.5f, 0.5f, 0.5f};
   float std[3] = {0.5f, 0.5f, 0.5f};
 };
-void write_patches(const Image& image, const PatchLayout& layout, int64_t row_begin, int64_t row_end,
-                   float* out);
+void write_patches(const Image& image, const PatchLayout& layout, int64_t row_begin,
+                   int64_t row_end, float* out);
 
 } // namespace pinhole

@@ -1,0 +1,193 @@
+// WebP: a walk over the RIFF chunks, then libwebp. Of an animation the first frame is shown on a
+// transparent black canvas, as Pillow opens it.
+// Invariant: chunk lengths are held against the file, and the bitstream's size against the canvas,
+// before the picture is allocated.
+// Source: WebP container specification (developers.google.com/speed/webp/docs/riff_container).
+#include "image/container.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+#include <webp/decode.h>
+
+namespace pinhole::image_internal {
+
+namespace {
+
+constexpr uint64_t kRiffHeaderBytes = 12;
+constexpr uint64_t kChunkHeaderBytes = 8;
+constexpr uint64_t kFrameHeaderBytes = 16; // of an ANMF chunk
+constexpr uint32_t kAnimationFlag = 0x02;
+
+tl::unexpected<Error> truncated(const std::string& where, uint64_t offset, std::string_view what) {
+  return fail(ErrorCode::kInvalidInput, fmt::format("truncated WebP: the file ends {}", what),
+              at_byte(where, offset), "get the whole file again");
+}
+
+std::string_view status_name(VP8StatusCode status) {
+  switch (status) {
+  case VP8_STATUS_OK:
+    return "no error";
+  case VP8_STATUS_OUT_OF_MEMORY:
+    return "out of memory";
+  case VP8_STATUS_BITSTREAM_ERROR:
+    return "the bitstream breaks the format's rules";
+  case VP8_STATUS_UNSUPPORTED_FEATURE:
+    return "a feature that libwebp does not support";
+  case VP8_STATUS_SUSPENDED:
+  case VP8_STATUS_NOT_ENOUGH_DATA:
+    return "the bitstream ends too early";
+  default:
+    return "the decoder refused its parameters";
+  }
+}
+
+// Size and alpha of the bitstream at out.frame; `offset` is its place in the file.
+Status read_features(uint64_t offset, const std::string& where, FileWalk& out) {
+  WebPBitstreamFeatures features{};
+  const auto status = WebPGetFeatures(reinterpret_cast<const uint8_t*>(out.frame.data()),
+                                      out.frame.size(), &features);
+  if (status != VP8_STATUS_OK) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("damaged WebP: the header of the picture is unreadable: {}",
+                            status_name(status)),
+                at_byte(where, offset));
+  }
+  out.has_alpha = features.has_alpha != 0;
+  out.frame_width = features.width;
+  out.frame_height = features.height;
+  return {};
+}
+
+Status read_frame(Bytes payload, uint64_t offset, const std::string& where, FileWalk& out) {
+  if (payload.size() < kFrameHeaderBytes) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("WebP animation frame of {} bytes, expected at least {}",
+                            payload.size(), kFrameHeaderBytes),
+                at_byte(where, offset));
+  }
+  out.frame_x = int64_t{le24(payload, 0)} * 2;
+  out.frame_y = int64_t{le24(payload, 3)} * 2;
+  out.frame = payload.subspan(kFrameHeaderBytes);
+  PINHOLE_CHECK(read_features(offset + kFrameHeaderBytes, where, out));
+  if (out.frame_x + out.frame_width > out.width || out.frame_y + out.frame_height > out.height) {
+    return fail(
+        ErrorCode::kInvalidInput,
+        fmt::format("WebP animation frame of {} x {} px at ({}, {}) leaves its canvas of {} "
+                    "x {} px",
+                    out.frame_width, out.frame_height, out.frame_x, out.frame_y, out.width,
+                    out.height),
+        at_byte(where, offset));
+  }
+  return {};
+}
+
+} // namespace
+
+Result<FileWalk> walk_webp(Bytes file, Walk walk, const std::string& where) {
+  FileWalk out;
+  const uint64_t riff_end = uint64_t{le32(file, 4)} + 8;
+  if (walk == Walk::kWhole && riff_end > file.size()) {
+    return truncated(where, file.size(), fmt::format("of the {} that its header names", riff_end));
+  }
+  const Bytes riff = file.first(std::min<uint64_t>(riff_end, file.size()));
+  int from_xmp = 1;
+  uint64_t offset = kRiffHeaderBytes;
+  while (offset + kChunkHeaderBytes <= riff.size()) {
+    const Bytes type = riff.subspan(offset, 4);
+    const uint64_t length = le32(riff, offset + 4);
+    const uint64_t begin = offset + kChunkHeaderBytes;
+    const bool is_whole = begin + length <= riff.size();
+    if (!is_whole && walk == Walk::kWhole) {
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("damaged WebP: a chunk of {} bytes where {} are left", length,
+                              riff.size() - begin),
+                  at_byte(where, offset));
+    }
+    const Bytes payload = riff.subspan(begin, is_whole ? length : riff.size() - begin);
+    if (starts_with(type, "VP8X") && offset == kRiffHeaderBytes) {
+      if (payload.size() < 10)
+        break;
+      out.is_animated = (byte_at(payload, 0) & kAnimationFlag) != 0;
+      out.width = int64_t{le24(payload, 4)} + 1;
+      out.height = int64_t{le24(payload, 7)} + 1;
+    } else if (starts_with(type, "ANMF")) {
+      if (out.is_animated && out.frame.empty()) {
+        // A probe of a file's beginning needs the canvas only.
+        if (is_whole || walk == Walk::kWhole) {
+          PINHOLE_CHECK(read_frame(payload, begin, where, out));
+        }
+      }
+    } else if (starts_with(type, "VP8 ") || starts_with(type, "VP8L")) {
+      if (!out.is_animated && out.frame.empty()) {
+        out.frame = riff;
+        PINHOLE_CHECK(read_features(0, where, out));
+        if (out.width == 0) {
+          out.width = out.frame_width;
+          out.height = out.frame_height;
+        } else if (out.width != out.frame_width || out.height != out.frame_height) {
+          return fail(ErrorCode::kInvalidInput,
+                      fmt::format("damaged WebP: a picture of {} x {} px on a canvas of {} x {}",
+                                  out.frame_width, out.frame_height, out.width, out.height),
+                      at_byte(where, begin));
+        }
+      }
+    } else if (starts_with(type, "EXIF")) {
+      out.orientation = exif_orientation(payload);
+    } else if (starts_with(type, "XMP ")) {
+      from_xmp = xmp_orientation(payload);
+    }
+    offset = begin + length + (length & 1);
+  }
+  if (out.orientation == 1)
+    out.orientation = from_xmp;
+  if (out.width == 0)
+    return truncated(where, riff.size(), "before the picture's size");
+  if (walk == Walk::kWhole && out.frame.empty()) {
+    return fail(ErrorCode::kInvalidInput, "WebP without picture data", where);
+  }
+  return out;
+}
+
+Result<Image> decode_webp(const FileWalk& walk, AlphaPolicy alpha, const std::string& where) {
+  const bool with_alpha = walk.has_alpha && alpha == AlphaPolicy::kWhite;
+  const int64_t channels = with_alpha ? 4 : 3;
+  Image image;
+  image.width = walk.width;
+  image.height = walk.height;
+  // The canvas begins as transparent black: black where alpha is dropped, white beneath a blend.
+  const bool fills_canvas = walk.frame_width == walk.width && walk.frame_height == walk.height;
+  const uint8_t background = !fills_canvas && alpha == AlphaPolicy::kWhite && !with_alpha ? 255 : 0;
+  const size_t pixel_count = static_cast<size_t>(walk.width) * walk.height;
+  image.rgb.resize(pixel_count * channels, background);
+
+  WebPDecoderConfig config;
+  if (!WebPInitDecoderConfig(&config)) {
+    return fail(ErrorCode::kUnsupported, "libwebp at run time differs from the one built against",
+                where);
+  }
+  const int64_t stride = walk.width * channels;
+  const int64_t first = walk.frame_y * stride + walk.frame_x * channels;
+  config.output.colorspace = with_alpha ? MODE_RGBA : MODE_RGB;
+  config.output.is_external_memory = 1;
+  config.output.u.RGBA.rgba = image.rgb.data() + first;
+  config.output.u.RGBA.stride = static_cast<int>(stride);
+  config.output.u.RGBA.size = image.rgb.size() - first;
+  const auto status =
+      WebPDecode(reinterpret_cast<const uint8_t*>(walk.frame.data()), walk.frame.size(), &config);
+  WebPFreeDecBuffer(&config.output);
+  if (status != VP8_STATUS_OK) {
+    return fail(status == VP8_STATUS_OUT_OF_MEMORY ? ErrorCode::kTooLarge
+                                                   : ErrorCode::kInvalidInput,
+                fmt::format("damaged WebP of {} x {} px: {}", walk.frame_width, walk.frame_height,
+                            status_name(status)),
+                where);
+  }
+  if (with_alpha) {
+    blend_on_white(image.rgb.data(), pixel_count);
+    image.rgb.resize(pixel_count * 3);
+  }
+  return image;
+}
+
+} // namespace pinhole::image_internal
