@@ -1,0 +1,87 @@
+// SIMD shim for AVX-512 (F, BW, DQ, VL): 16 lanes. The names are described in simd_scalar.h.
+#pragma once
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "quant/half.h"
+
+#define PINHOLE_INLINE inline __attribute__((always_inline))
+
+namespace pinhole::kernels {
+namespace {
+
+typedef __m512 Vec;
+typedef __mmask16 Mask;
+constexpr int kLanes = 16;
+
+PINHOLE_INLINE __mmask16 v_tail(int64_t n) { // the first n lanes
+  return static_cast<__mmask16>((1u << n) - 1);
+}
+
+PINHOLE_INLINE Vec v_zero() { return _mm512_setzero_ps(); }
+PINHOLE_INLINE Vec v_set(float x) { return _mm512_set1_ps(x); }
+PINHOLE_INLINE Vec v_load(const float* p) { return _mm512_loadu_ps(p); }
+PINHOLE_INLINE Vec v_load_n(const float* p, int64_t n) {
+  return _mm512_maskz_loadu_ps(v_tail(n), p);
+}
+PINHOLE_INLINE void v_store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
+PINHOLE_INLINE void v_store_n(float* p, Vec x, int64_t n) {
+  _mm512_mask_storeu_ps(p, v_tail(n), x);
+}
+PINHOLE_INLINE Vec v_load_f16(const void* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
+PINHOLE_INLINE Vec v_load_f16_n(const void* p, int64_t n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_tail(n), p));
+}
+PINHOLE_INLINE void v_store_f16(void* p, Vec x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+PINHOLE_INLINE void v_store_f16_n(void* p, Vec x, int64_t n) {
+  _mm256_mask_storeu_epi16(p, v_tail(n),
+                           _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+PINHOLE_INLINE Vec bf16_bits_to_vec(__m256i h) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+PINHOLE_INLINE Vec v_load_bf16(const void* p) {
+  return bf16_bits_to_vec(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
+PINHOLE_INLINE Vec v_load_bf16_n(const void* p, int64_t n) {
+  return bf16_bits_to_vec(_mm256_maskz_loadu_epi16(v_tail(n), p));
+}
+PINHOLE_INLINE Vec v_load_i8(const void* p) { // kLanes signed bytes
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+}
+PINHOLE_INLINE Vec v_load_u8(const void* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+}
+
+PINHOLE_INLINE Vec v_add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+PINHOLE_INLINE Vec v_sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+PINHOLE_INLINE Vec v_mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+PINHOLE_INLINE Vec v_div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+PINHOLE_INLINE Vec v_fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+PINHOLE_INLINE Vec v_fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }
+PINHOLE_INLINE Vec v_max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+PINHOLE_INLINE Vec v_min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+PINHOLE_INLINE Vec v_abs(Vec a) { return _mm512_abs_ps(a); }
+PINHOLE_INLINE Vec v_copysign(Vec a, Vec sign) {
+  Vec bit = _mm512_set1_ps(-0.0f);
+  return _mm512_or_ps(_mm512_andnot_ps(bit, a), _mm512_and_ps(bit, sign));
+}
+PINHOLE_INLINE Mask v_lt(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+PINHOLE_INLINE Vec v_select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
+PINHOLE_INLINE float v_reduce_add(Vec a) { return _mm512_reduce_add_ps(a); }
+PINHOLE_INLINE float v_reduce_max(Vec a) { return _mm512_reduce_max_ps(a); }
+PINHOLE_INLINE Vec v_round(Vec a) { // to nearest, ties to even
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+PINHOLE_INLINE Vec v_ldexp(Vec a, Vec n) { return _mm512_scalef_ps(a, n); } // a * 2^n, n integral
+
+} // namespace
+} // namespace pinhole::kernels
