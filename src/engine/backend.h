@@ -1,0 +1,47 @@
+// A back end runs a graph's ops in a laid-out arena. It never sees families or files.
+#pragma once
+
+#include "engine/kv_cache.h"
+#include "model/graph.h"
+#include "plan/layout.h"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace pinhole {
+
+// Picture embeddings: slot s, row r at data + (s * capacity + r) * size.
+struct FeatureRows {
+  float* data = nullptr;
+  int64_t capacity = 0;
+  int64_t size = 0;
+  float* row(int32_t slot, int64_t row_idx) const {
+    return data + (slot * capacity + row_idx) * size;
+  }
+};
+
+struct RunContext {
+  std::byte* arena = nullptr;
+  KvCache* cache = nullptr;   // text graphs
+  int64_t past_tokens = 0;    // rows of the cache that are filled
+  FeatureRows features;       // text graphs that read pictures
+  const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
+};
+
+class Backend {
+public:
+  virtual ~Backend() = default;
+  // Runs all ops for `rows` <= layout.max_rows. False when it was cancelled; results are then garbage.
+  virtual bool run(const Graph& graph, const Layout& layout, const RowBinding& rows,
+                   const RunContext& context) = 0;
+};
+
+// The address of an input or output in the arena.
+inline std::byte* value_data(const Graph& graph, const Layout& layout, std::byte* arena,
+                             ValueId value) {
+  const Value& v = graph.value(value);
+  return arena + layout.buffer_offset_bytes[static_cast<size_t>(v.buffer)] + v.offset * 4;
+}
+
+} // namespace pinhole

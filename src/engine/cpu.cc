@@ -1,0 +1,338 @@
+#include "engine/cpu.h"
+
+#include "engine/op_runner.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+
+namespace pinhole {
+
+using kernels::AttentionArgs;
+using kernels::AttentionKernel;
+using kernels::KvType;
+using kernels::MatmulArgs;
+using kernels::MatmulKernel;
+
+CpuBackend::CpuBackend(const KernelChoice& kernels)
+    : kernels_(kernels), pool_(kernels.num_threads) {}
+
+bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding& rows,
+                     const RunContext& context) {
+  OpRunner runner(graph, layout, rows, context, kernels_, pool_);
+  const size_t num_ops = graph.ops().size();
+  if (profile_ != nullptr && profile_->size() < num_ops) profile_->resize(num_ops);
+  bool finished = true;
+  pool_.run([&](int thread_idx) {
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point start = Clock::now();
+    for (size_t i = 0; i < num_ops; ++i) {
+      runner.run(i, thread_idx);
+      if (thread_idx == 0) {
+        stop_[i & 1].store(context.cancel != nullptr &&
+                               context.cancel->load(std::memory_order_relaxed),
+                           std::memory_order_relaxed);
+      }
+      pool_.barrier();
+      if (thread_idx == 0 && profile_ != nullptr) {
+        const Clock::time_point now = Clock::now();
+        (*profile_)[i] += std::chrono::duration<double>(now - start).count();
+        start = now;
+      }
+      if (stop_[i & 1].load(std::memory_order_relaxed)) {
+        if (thread_idx == 0) finished = false;
+        return;
+      }
+    }
+  });
+  return finished;
+}
+
+const float* OpRunner::as_f32(WeightId id, std::byte* scratch) const {
+  const Weight& weight = graph_.weight(id);
+  if (weight.format == FormatId::kF32 &&
+      reinterpret_cast<uintptr_t>(weight.data) % alignof(float) == 0) {
+    return reinterpret_cast<const float*>(weight.data);
+  }
+  auto* out = reinterpret_cast<float*>(scratch);
+  kernels_.table->decode(weight.format, weight.data, out, weight.cols);
+  return out;
+}
+
+void OpRunner::run(size_t op_idx, int thread_idx) {
+  const Op& op = graph_.ops()[op_idx];
+  std::byte* work = workspace(op_idx);
+  switch (op.kind) {
+  case OpKind::kEmbed: return embed(op, thread_idx);
+  case OpKind::kPutRows: return put_rows(op, thread_idx);
+  case OpKind::kGatherRows: return gather_rows(op, thread_idx);
+  case OpKind::kGatherWeighted: return gather_weighted(op, work, thread_idx);
+  case OpKind::kMatmul: return matmul(op, work, thread_idx);
+  case OpKind::kRmsNorm:
+  case OpKind::kLayerNorm: return norm(op, work, thread_idx);
+  case OpKind::kAdd:
+  case OpKind::kActivate:
+  case OpKind::kGated: return elementwise(op, thread_idx);
+  case OpKind::kRopeTable: return rope_table(op, thread_idx);
+  case OpKind::kRope: return rope(op, thread_idx);
+  case OpKind::kKvStore: return kv_store(op, thread_idx);
+  case OpKind::kAttention: return attention(op, work, thread_idx);
+  case OpKind::kRoute: return route(op, thread_idx);
+  case OpKind::kMoe: return moe(op, work, thread_idx);
+  }
+}
+
+void OpRunner::embed(const Op& op, int thread_idx) {
+  const Rows y = rows(op.y);
+  const int32_t* ids = indices(op.a);
+  const Weight& table = graph_.weight(op.weight);
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    kernels_.table->decode(table.format, table.data + ids[i] * table.row_stride_bytes, y.row(i),
+                           y.cols);
+    if (op.scale != 1.0f) {
+      for (int64_t c = 0; c < y.cols; ++c) y.row(i)[c] *= op.scale;
+    }
+  }
+}
+
+void OpRunner::put_rows(const Op& op, int thread_idx) {
+  const Rows y = rows(op.y);
+  const int32_t* from = indices(op.a);
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    if (from[i] < 0) continue;
+    const float* source = context_.features.row(op.slot, from[i]);
+    if (op.add) kernels_.table->add(y.row(i), source, y.row(i), y.cols);
+    else std::memcpy(y.row(i), source, static_cast<size_t>(y.cols) * sizeof(float));
+  }
+}
+
+void OpRunner::gather_rows(const Op& op, int thread_idx) {
+  const Rows x = rows(op.x);
+  const Rows y = rows(op.y);
+  const int32_t* from = indices(op.a);
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    std::memcpy(y.row(i), x.row(from[i]), static_cast<size_t>(y.cols) * sizeof(float));
+  }
+}
+
+void OpRunner::gather_weighted(const Op& op, std::byte* work, int thread_idx) {
+  const Rows y = rows(op.y);
+  const int32_t* from = indices(op.a);
+  const Rows weights = rows(op.b);
+  const Weight& table = graph_.weight(op.weight);
+  auto* decoded = reinterpret_cast<float*>(work + thread_idx * round_up(table.cols * 4, kAlignment));
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    for (int64_t j = 0; j < weights.cols; ++j) {
+      const float weight = weights.row(i)[j];
+      if (weight == 0.0f) continue;
+      kernels_.table->decode(table.format,
+                             table.data + from[i * weights.cols + j] * table.row_stride_bytes,
+                             decoded, table.cols);
+      kernels_.table->mul_add(decoded, weight, y.row(i), y.cols);
+    }
+  }
+}
+
+void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
+  const Rows x = rows(op.x);
+  if (x.rows == 0) return;
+  const MatmulWorkspace sizes = matmul_workspace(graph_, op, x.rows, kernels_);
+  std::byte* own = work + sizes.x_bytes + thread_idx * (sizes.vector_bytes + sizes.scratch_bytes);
+
+  // Pack x once for each way that the parts' kernels want it.
+  std::array<decltype(MatmulKernel::pack_x), 8> packs{};
+  std::array<std::byte*, 8> packed{};
+  size_t num_packs = 0;
+  std::byte* next = work;
+  for (const MatmulPart& part : op.parts) {
+    const Weight& weight = graph_.weight(part.weight);
+    const MatmulKernel* kernel = kernels_.table->matmul(weight.format, x.rows, kernels_.exact);
+    const auto end = packs.begin() + static_cast<std::ptrdiff_t>(num_packs);
+    if (std::find(packs.begin(), end, kernel->pack_x) != end) continue;
+    packs[num_packs] = kernel->pack_x;
+    packed[num_packs++] = next;
+    const Share part_rows = share(x.rows, kernel->x_row_step, thread_idx);
+    if (part_rows.begin < part_rows.end) {
+      kernel->pack_x(x.data, x.stride, x.rows, x.cols, part_rows.begin, part_rows.end, next);
+    }
+    next += round_up(kernel->x_bytes(x.rows, x.cols), kAlignment);
+  }
+  pool_.barrier();
+
+  for (const MatmulPart& part : op.parts) {
+    const Weight& weight = graph_.weight(part.weight);
+    const MatmulKernel* kernel = kernels_.table->matmul(weight.format, x.rows, kernels_.exact);
+    const Share n = share(weight.rows, kernel->n_step, thread_idx);
+    if (n.begin == n.end) continue;
+    const Rows y = rows(part.y);
+    MatmulArgs args{};
+    const auto* pack = std::find(packs.begin(), packs.end(), kernel->pack_x);
+    args.x = packed[static_cast<size_t>(pack - packs.begin())];
+    args.w = weight.data + n.begin * weight.row_stride_bytes;
+    args.w_row_bytes = weight.row_stride_bytes;
+    args.bias = part.bias == kNoWeight ? nullptr : as_f32(part.bias, own) + n.begin;
+    args.y = y.data + n.begin;
+    args.y_stride = y.stride;
+    if (op.residual != kNoValue) {
+      const Rows residual = rows(op.residual);
+      args.residual = residual.data + n.begin;
+      args.residual_stride = residual.stride;
+    }
+    args.m = x.rows;
+    args.n = n.end - n.begin;
+    args.k = weight.cols;
+    args.activation = op.activation;
+    args.scratch = own + sizes.vector_bytes;
+    kernel->run(args);
+  }
+}
+
+void OpRunner::norm(const Op& op, std::byte* work, int thread_idx) {
+  const Rows x = rows(op.x);
+  const Rows y = rows(op.y);
+  const int64_t vector_bytes = round_up(op.group * 4, kAlignment);
+  std::byte* own = work + thread_idx * vector_bytes * (op.bias == kNoWeight ? 1 : 2);
+  const Share part = share(x.rows, 1, thread_idx);
+  if (part.begin == part.end) return;
+  const float* w = as_f32(op.weight, own);
+  if (op.kind == OpKind::kLayerNorm) {
+    const float* b = as_f32(op.bias, own + vector_bytes);
+    kernels_.table->layer_norm(x.row(part.begin), x.stride, w, b, op.eps, part.end - part.begin,
+                               x.cols, y.row(part.begin), y.stride);
+  } else if (op.group == x.cols) {
+    kernels_.table->rms_norm(x.row(part.begin), x.stride, w, op.eps, part.end - part.begin, x.cols,
+                             y.row(part.begin), y.stride);
+  } else {
+    for (int64_t i = part.begin; i < part.end; ++i) { // heads of one row
+      kernels_.table->rms_norm(x.row(i), op.group, w, op.eps, x.cols / op.group, op.group, y.row(i),
+                               op.group);
+    }
+  }
+}
+
+void OpRunner::elementwise(const Op& op, int thread_idx) {
+  const Rows x = rows(op.x);
+  const Rows y = rows(op.y);
+  const Share part = share(x.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    switch (op.kind) {
+    case OpKind::kAdd: kernels_.table->add(x.row(i), rows(op.a).row(i), y.row(i), x.cols); break;
+    case OpKind::kActivate: kernels_.table->activate(op.activation, x.row(i), y.row(i), x.cols); break;
+    default:
+      kernels_.table->gated(op.activation, x.row(i), rows(op.a).row(i), y.row(i), x.cols);
+      break;
+    }
+  }
+}
+
+void OpRunner::rope_table(const Op& op, int thread_idx) {
+  const Rows cos = rows(op.b);
+  const Rows sin = rows(op.c);
+  const int32_t* positions = indices(op.a);
+  const int64_t axes = graph_.value(op.a).cols;
+  const Share part = share(cos.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    for (size_t j = 0; j < op.inv_freq.size(); ++j) {
+      // As transformers: inv_freq (f32) times position (f32).
+      const float angle =
+          static_cast<float>(positions[i * axes + op.axis[j]]) * op.inv_freq[j];
+      cos.row(i)[j] = std::cos(angle);
+      sin.row(i)[j] = std::sin(angle);
+    }
+  }
+}
+
+void OpRunner::rope(const Op& op, int thread_idx) {
+  const Rows x = rows(op.x);
+  const Rows cos = rows(op.b);
+  const Rows sin = rows(op.c);
+  const Share part = share(x.rows, 1, thread_idx);
+  kernels_.table->rope(x.row(part.begin), x.stride, part.end - part.begin, op.heads, op.head_dim,
+                       op.rot_dim, cos.row(part.begin), sin.row(part.begin), false);
+}
+
+void OpRunner::kv_store(const Op& op, int thread_idx) {
+  const KvCache& cache = *context_.cache;
+  const Rows k = rows(op.a);
+  const Rows v = rows(op.b);
+  const Share part = share(k.rows, 1, thread_idx);
+  for (int64_t head = 0; head < op.kv_heads; ++head) {
+    for (int64_t i = part.begin; i < part.end; ++i) {
+      const int64_t offset =
+          head * cache.head_bytes() + (context_.past_tokens + i) * cache.row_bytes();
+      kernels_.table->store_kv(cache.type(), k.row(i) + head * op.head_dim,
+                               cache.keys(op.layer) + offset, op.head_dim);
+      kernels_.table->store_kv(cache.type(), v.row(i) + head * op.head_dim,
+                               cache.values(op.layer) + offset, op.head_dim);
+    }
+  }
+}
+
+void OpRunner::attention(const Op& op, std::byte* work, int thread_idx) {
+  const Rows q = rows(op.x);
+  const Rows y = rows(op.y);
+  AttentionArgs args{};
+  args.q = q.data;
+  args.q_stride = q.stride;
+  int64_t planned_keys = 0; // what the scratch was planned for
+  if (op.layer >= 0) {
+    const KvCache& cache = *context_.cache;
+    args.k = cache.keys(op.layer);
+    args.v = cache.values(op.layer);
+    args.k_row_bytes = args.v_row_bytes = cache.row_bytes();
+    args.k_head_bytes = args.v_head_bytes = cache.head_bytes();
+    args.kv_type = cache.type();
+    args.num_kv = planned_keys = context_.past_tokens + q.rows;
+  } else {
+    const Rows k = rows(op.a);
+    const Rows v = rows(op.residual);
+    args.k = k.data;
+    args.v = v.data;
+    args.k_row_bytes = k.stride * 4;
+    args.v_row_bytes = v.stride * 4;
+    args.k_head_bytes = args.v_head_bytes = op.head_dim * 4;
+    args.kv_type = KvType::kF32;
+    args.num_kv = planned_keys = k.rows;
+  }
+  args.key_begin = indices(op.b);
+  args.key_end = indices(op.c);
+  args.out = y.data;
+  args.out_stride = y.stride;
+  args.num_heads = op.heads;
+  args.num_kv_heads = op.kv_heads;
+  args.head_dim = op.head_dim;
+  args.scale = op.scale;
+  const AttentionKernel* kernel = kernels_.table->attention(args.kv_type, q.rows, kernels_.exact);
+  args.scratch =
+      work + thread_idx * round_up(kernel->scratch_bytes(q.rows, planned_keys, op.head_dim), kAlignment);
+
+  const int64_t group = op.heads / op.kv_heads; // query heads that read the same keys
+  const int threads = kernels_.num_threads;
+  if (q.rows == 1 || op.kv_heads % threads == 0) {
+    const Share heads = share(op.kv_heads, 1, thread_idx);
+    args.head_begin = heads.begin * group;
+    args.head_end = heads.end * group;
+    args.q_begin = 0;
+    args.q_end = q.rows;
+    if (args.head_begin < args.head_end) kernel->run(args);
+    return;
+  }
+  // Heads do not divide among the threads: each head's queries do. Threads take another part of each
+  // head, so that the later (longer) part of causal queries goes around.
+  for (int64_t head = 0; head < op.kv_heads; ++head) {
+    const Share queries = share_of(q.rows, kernel->q_step,
+                                   static_cast<int>((thread_idx + head) % threads), threads);
+    args.head_begin = head * group;
+    args.head_end = (head + 1) * group;
+    args.q_begin = queries.begin;
+    args.q_end = queries.end;
+    if (args.q_begin < args.q_end) kernel->run(args);
+  }
+}
+
+} // namespace pinhole

@@ -1,0 +1,316 @@
+#include "engine/session.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <fmt/format.h>
+
+namespace pinhole {
+
+namespace {
+
+tl::unexpected<Error> cancelled() { return fail(ErrorCode::kCancelled, "interrupted"); }
+
+} // namespace
+
+Session::Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels)
+    : model_(model), plan_(std::move(plan)), kernels_(kernels), backend_(kernels) {}
+
+Result<std::unique_ptr<Session>> Session::create(const Model& model,
+                                                 const SessionOptions& options) {
+  PINHOLE_TRY(MemoryPlan plan, plan_memory(model, options.shape, options.kernels));
+  std::unique_ptr<Session> session(new Session(model, std::move(plan), options.kernels));
+  const MemoryPlan& p = session->plan_;
+  PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
+  PINHOLE_TRY(session->features_,
+              AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
+  PINHOLE_TRY(session->cache_,
+              KvCache::create(model.cache, options.kernels.kv_type, p.shape.context_tokens));
+  if (p.features_bytes > 0) {
+    session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
+                               p.shape.feature_tokens, model.pictures->feature_size};
+  }
+  session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
+  return session;
+}
+
+// --- pictures ---
+
+std::optional<Session::EncodedPicture> Session::find_picture(const Sha256Digest& digest) const {
+  for (const StoredPicture& picture : pictures_) {
+    if (picture.digest == digest) {
+      EncodedPicture found = picture.rows;
+      found.from_cache = true;
+      return found;
+    }
+  }
+  return std::nullopt;
+}
+
+// Finds rows for `tokens`, dropping the pictures that were used longest ago.
+Result<int32_t> Session::make_room(int64_t tokens, std::span<const Sha256Digest> keep) {
+  const int64_t capacity = plan_.shape.feature_tokens;
+  while (true) {
+    std::sort(pictures_.begin(), pictures_.end(), [](const auto& a, const auto& b) {
+      return a.rows.first_row < b.rows.first_row;
+    });
+    int64_t at = 0;
+    for (const StoredPicture& picture : pictures_) {
+      if (picture.rows.first_row - at >= tokens) break;
+      at = picture.rows.first_row + picture.rows.tokens;
+    }
+    if (capacity - at >= tokens) return static_cast<int32_t>(at);
+    auto oldest = pictures_.end();
+    for (auto it = pictures_.begin(); it != pictures_.end(); ++it) {
+      if (std::find(keep.begin(), keep.end(), it->digest) != keep.end()) continue;
+      if (oldest == pictures_.end() || it->last_use < oldest->last_use) oldest = it;
+    }
+    if (oldest == pictures_.end()) {
+      return fail(ErrorCode::kTooLarge,
+                  fmt::format("the pictures need {} tokens at once, {} were planned", tokens,
+                              capacity),
+                  {}, "send fewer or smaller pictures (--max-image-tokens)");
+    }
+    pictures_.erase(oldest);
+  }
+}
+
+void Session::fill_vision_inputs(const PatchGrid& grid) {
+  const auto n = static_cast<size_t>(grid.patches());
+  const auto unit = static_cast<size_t>(grid.merge * grid.merge);
+  Windows windows;
+  const int64_t window_px = model_.pictures->window_size_px;
+  if (window_px > 0) {
+    windows = make_windows(grid, window_px / (model_.pictures->patch_size * grid.merge));
+  }
+  for (const Input& input : model_.vision.inputs()) {
+    std::byte* data = value_data(model_.vision, plan_.vision, arena_.data(), input.value);
+    auto* ints = reinterpret_cast<int32_t*>(data);
+    switch (input.kind) {
+    case InputKind::kPatchPositions: {
+      patch_positions(grid, {ints, 2 * n});
+      if (windows.order.empty()) break;
+      std::vector<int32_t> plain(ints, ints + 2 * n);
+      for (size_t i = 0; i < n; ++i) {
+        const size_t from = static_cast<size_t>(windows.order[i / unit]) * unit + i % unit;
+        std::copy_n(plain.begin() + static_cast<std::ptrdiff_t>(2 * from), 2, ints + 2 * i);
+      }
+      break;
+    }
+    case InputKind::kTableRows: {
+      const Input* weights = nullptr;
+      for (const Input& other : model_.vision.inputs()) {
+        if (other.kind == InputKind::kTableWeights) weights = &other;
+      }
+      assert(weights != nullptr);
+      auto* out = reinterpret_cast<float*>(
+          value_data(model_.vision, plan_.vision, arena_.data(), weights->value));
+      position_table_corners(grid, input.parameter, {ints, 4 * n}, {out, 4 * n});
+      break;
+    }
+    case InputKind::kKeyBegin:
+    case InputKind::kKeyEnd: {
+      const bool begin = input.kind == InputKind::kKeyBegin;
+      for (size_t i = 0; i < n; ++i) {
+        if (input.parameter == 0) {
+          ints[i] = begin ? 0 : static_cast<int32_t>(n);
+        } else {
+          const auto& bound = begin ? windows.begin : windows.end;
+          ints[i] = bound[i / unit] * static_cast<int32_t>(unit);
+        }
+      }
+      break;
+    }
+    case InputKind::kWindowOrder:
+      for (size_t i = 0; i < n; ++i) {
+        ints[i] = windows.order[i / unit] * static_cast<int32_t>(unit) +
+                  static_cast<int32_t>(i % unit);
+      }
+      break;
+    case InputKind::kWindowInverse:
+      std::copy(windows.inverse.begin(), windows.inverse.end(), ints);
+      break;
+    default: break; // kTableWeights: with kTableRows; kPatches: by the caller
+    }
+  }
+}
+
+Result<Session::EncodedPicture>
+Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
+                FunctionRef<void(int64_t, int64_t, float*)> write_patches,
+                std::span<const Sha256Digest> keep, const std::atomic<bool>* cancel) {
+  ++clock_;
+  for (StoredPicture& picture : pictures_) {
+    if (picture.digest != digest) continue;
+    picture.last_use = clock_;
+    EncodedPicture found = picture.rows;
+    found.from_cache = true;
+    return found;
+  }
+  if (!model_.pictures) {
+    return fail(ErrorCode::kUnsupported, "this model has no vision part", {},
+                "give its projector with --mmproj");
+  }
+  if (grid.patches() > plan_.shape.max_patches) {
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("the picture has {} patches, {} were planned", grid.patches(),
+                            plan_.shape.max_patches),
+                {}, "lower --max-image-tokens");
+  }
+  PINHOLE_TRY(const int32_t first_row, make_room(grid.tokens(), keep));
+
+  fill_vision_inputs(grid);
+  for (const Input& input : model_.vision.inputs()) {
+    if (input.kind != InputKind::kPatches) continue;
+    auto* patches = reinterpret_cast<float*>(
+        value_data(model_.vision, plan_.vision, arena_.data(), input.value));
+    const int64_t cols = model_.vision.value(input.value).cols;
+    backend_.threads().run([&](int thread_idx) {
+      const int64_t threads = backend_.threads().num_threads();
+      const int64_t begin = grid.patches() * thread_idx / threads;
+      const int64_t end = grid.patches() * (thread_idx + 1) / threads;
+      write_patches(begin, end, patches + begin * cols);
+    });
+  }
+  RunContext context;
+  context.arena = arena_.data();
+  context.cancel = cancel;
+  if (!backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context)) return cancelled();
+
+  for (const Graph::Output& output : model_.vision.outputs()) {
+    const int32_t slot = std::stoi(output.name.substr(output.name.find('.') + 1));
+    const auto* data = reinterpret_cast<const float*>(
+        value_data(model_.vision, plan_.vision, arena_.data(), output.value));
+    std::memcpy(features_view_.row(slot, first_row), data,
+                static_cast<size_t>(grid.tokens() * features_view_.size) * sizeof(float));
+  }
+  const EncodedPicture rows{first_row, static_cast<int32_t>(grid.tokens()), false};
+  pictures_.push_back({digest, rows, clock_});
+  return rows;
+}
+
+// --- text ---
+
+std::byte* Session::text_input(InputKind kind) const {
+  for (const Input& input : model_.text.inputs()) {
+    if (input.kind == kind) {
+      return value_data(model_.text, plan_.text, arena_.data(), input.value);
+    }
+  }
+  return nullptr;
+}
+
+Status Session::check(std::span<const PromptToken> tokens) const {
+  for (const PromptToken& token : tokens) {
+    if (token.id < 0 || token.id >= model_.vocab_size) {
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("token id {} is outside the vocabulary of {}", token.id,
+                              model_.vocab_size));
+    }
+    if (token.feature_row >= plan_.shape.feature_tokens) {
+      return fail(ErrorCode::kInvalidInput, fmt::format("picture row {} is outside the store of {}",
+                                                        token.feature_row,
+                                                        plan_.shape.feature_tokens));
+    }
+  }
+  const int64_t needed = length() + static_cast<int64_t>(tokens.size());
+  if (needed > plan_.shape.context_tokens) {
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("the context holds {} tokens, {} are needed", plan_.shape.context_tokens,
+                            needed),
+                {}, "raise --ctx, lower --max-image-tokens, or shorten the prompt");
+  }
+  return {};
+}
+
+Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> tokens,
+                                                  int64_t outputs,
+                                                  const std::atomic<bool>* cancel) {
+  const auto n = static_cast<int64_t>(tokens.size());
+  const int64_t past = length();
+  const auto ints = [this](InputKind kind) { return reinterpret_cast<int32_t*>(text_input(kind)); };
+  int32_t* ids = ints(InputKind::kTokenIds);
+  int32_t* positions = ints(InputKind::kPositions);
+  int32_t* key_begin = ints(InputKind::kKeyBegin);
+  int32_t* key_end = ints(InputKind::kKeyEnd);
+  int32_t* feature_rows = ints(InputKind::kFeatureRows);
+  int32_t* output_rows = ints(InputKind::kOutputRows);
+  for (int64_t i = 0; i < n; ++i) {
+    const PromptToken& token = tokens[static_cast<size_t>(i)];
+    ids[i] = token.id;
+    for (int64_t axis = 0; axis < model_.position_axes; ++axis) {
+      positions[i * model_.position_axes + axis] = token.position[static_cast<size_t>(axis)];
+    }
+    key_begin[i] = 0;
+    key_end[i] = static_cast<int32_t>(past + i + 1);
+    feature_rows[i] = token.feature_row;
+  }
+  for (int64_t i = 0; i < outputs; ++i) output_rows[i] = static_cast<int32_t>(n - outputs + i);
+
+  RunContext context;
+  context.arena = arena_.data();
+  context.cache = &cache_;
+  context.past_tokens = past;
+  context.features = features_view_;
+  context.cancel = cancel;
+  if (!backend_.run(model_.text, plan_.text, {n, outputs}, context)) return cancelled();
+  history_.insert(history_.end(), tokens.begin(), tokens.end());
+  const auto* logits = reinterpret_cast<const float*>(value_data(
+      model_.text, plan_.text, arena_.data(), model_.text.outputs().front().value));
+  return std::span<const float>(logits, static_cast<size_t>(outputs * model_.vocab_size));
+}
+
+void Session::truncate(int64_t length) {
+  if (length < this->length()) history_.resize(static_cast<size_t>(length));
+}
+
+Result<std::span<const float>>
+Session::prefill(std::span<const PromptToken> prompt, const std::atomic<bool>* cancel,
+                 int64_t* reused, FunctionRef<void(int64_t, int64_t)> progress) {
+  if (prompt.empty()) return fail(ErrorCode::kInvalidInput, "the prompt is empty");
+  size_t common = 0;
+  while (common < history_.size() && common + 1 < prompt.size() &&
+         history_[common].same_as(prompt[common])) {
+    ++common;
+  }
+  truncate(static_cast<int64_t>(common));
+  if (reused != nullptr) *reused = static_cast<int64_t>(common);
+  std::span<const PromptToken> rest = prompt.subspan(common);
+  PINHOLE_CHECK(check(rest));
+  const auto total = static_cast<int64_t>(rest.size());
+  const auto chunk = static_cast<size_t>(plan_.shape.chunk_tokens);
+  while (rest.size() > chunk) {
+    PINHOLE_CHECK(run_chunk(rest.first(chunk), 0, cancel));
+    rest = rest.subspan(chunk);
+    progress(total - static_cast<int64_t>(rest.size()), total);
+  }
+  auto logits = run_chunk(rest, 1, cancel);
+  progress(total, total);
+  return logits;
+}
+
+Result<std::span<const float>> Session::step(const PromptToken& token,
+                                             const std::atomic<bool>* cancel) {
+  PINHOLE_CHECK(check({&token, 1}));
+  return run_chunk({&token, 1}, 1, cancel);
+}
+
+Status Session::prefill_all_logits(
+    std::span<const PromptToken> prompt,
+    FunctionRef<void(int64_t, std::span<const float>)> visit) {
+  assert(plan_.shape.output_rows == plan_.shape.chunk_tokens);
+  PINHOLE_CHECK(check(prompt));
+  const auto chunk = static_cast<size_t>(plan_.shape.chunk_tokens);
+  int64_t row = length();
+  while (!prompt.empty()) {
+    const size_t n = std::min(chunk, prompt.size());
+    PINHOLE_TRY(const std::span<const float> logits,
+                run_chunk(prompt.first(n), static_cast<int64_t>(n), nullptr));
+    const auto vocab = static_cast<size_t>(model_.vocab_size);
+    for (size_t i = 0; i < n; ++i) visit(row++, logits.subspan(i * vocab, vocab));
+    prompt = prompt.subspan(n);
+  }
+  return {};
+}
+
+} // namespace pinhole

@@ -1,0 +1,118 @@
+// One sequence on one model: encodes pictures, fills the cache in chunks, gives logits. All memory is
+// reserved when it is created, as planned; afterwards nothing is allocated per token.
+#pragma once
+
+#include "base/function_ref.h"
+#include "base/result.h"
+#include "base/sha256.h"
+#include "engine/cpu.h"
+#include "engine/kv_cache.h"
+#include "model/model.h"
+#include "model/vision_inputs.h"
+#include "plan/memory.h"
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace pinhole {
+
+// One position of a prompt: a text token, or one row of a picture's features.
+struct PromptToken {
+  int32_t id = 0;
+  std::array<int32_t, 3> position{}; // (time, height, width); plain models read the first
+  int32_t feature_row = -1;          // row in the session's feature store, -1 for text
+  uint64_t picture_key = 0;          // start of the picture's digest, 0 for text
+
+  bool same_as(const PromptToken& other) const {
+    return id == other.id && position == other.position && picture_key == other.picture_key;
+  }
+};
+
+struct SessionOptions {
+  RunShape shape;
+  KernelChoice kernels;
+};
+
+class Session {
+public:
+  // Plans, then reserves. `model` (and its files) must outlive the session.
+  static Result<std::unique_ptr<Session>> create(const Model& model, const SessionOptions& options);
+
+  const MemoryPlan& plan() const { return plan_; }
+  const KernelChoice& kernels() const { return kernels_; }
+  CpuBackend& backend() { return backend_; }
+
+  // --- pictures ---
+  struct EncodedPicture {
+    int32_t first_row = 0; // in the feature store
+    int32_t tokens = 0;
+    bool from_cache = false;
+  };
+  // Features of a picture that was encoded before and is still held.
+  std::optional<EncodedPicture> find_picture(const Sha256Digest& digest) const;
+  // Runs the vision tower. `write_patches(row_begin, row_end, out)` fills rows of the patch input and
+  // is called by several threads at once. The features stay until the store is needed for others;
+  // pictures named by `keep` are not dropped.
+  Result<EncodedPicture> encode(const Sha256Digest& digest, const PatchGrid& grid,
+                                FunctionRef<void(int64_t, int64_t, float*)> write_patches,
+                                std::span<const Sha256Digest> keep,
+                                const std::atomic<bool>* cancel = nullptr);
+  // Features of a picture: slot, row relative to the store.
+  std::span<const float> feature_row(int32_t slot, int64_t row) const {
+    return {features_view_.row(slot, row), static_cast<size_t>(features_view_.size)};
+  }
+
+  // --- text ---
+  // Makes the cache hold exactly `prompt`, reusing the longest common prefix, and returns the logits
+  // [vocab_size] after its last token. `reused` tells how many tokens were already there.
+  Result<std::span<const float>> prefill(std::span<const PromptToken> prompt,
+                                         const std::atomic<bool>* cancel = nullptr,
+                                         int64_t* reused = nullptr,
+                                         FunctionRef<void(int64_t done, int64_t total)> progress =
+                                             [](int64_t, int64_t) {});
+  // Appends one token; logits after it.
+  Result<std::span<const float>> step(const PromptToken& token,
+                                      const std::atomic<bool>* cancel = nullptr);
+  // Appends tokens and hands out the logits of every row, chunk by chunk: for checking against a
+  // reference. Needs shape.output_rows == shape.chunk_tokens.
+  Status prefill_all_logits(std::span<const PromptToken> prompt,
+                            FunctionRef<void(int64_t row, std::span<const float> logits)> visit);
+
+  int64_t length() const { return static_cast<int64_t>(history_.size()); }
+  void truncate(int64_t length); // forgets later tokens
+
+private:
+  Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels);
+
+  // Runs the next `count` tokens; the last `outputs` rows give logits.
+  Result<std::span<const float>> run_chunk(std::span<const PromptToken> tokens, int64_t outputs,
+                                           const std::atomic<bool>* cancel);
+  Status check(std::span<const PromptToken> tokens) const;
+  std::byte* text_input(InputKind kind) const;
+  void fill_vision_inputs(const PatchGrid& grid);
+  Result<int32_t> make_room(int64_t tokens, std::span<const Sha256Digest> keep);
+
+  const Model& model_;
+  MemoryPlan plan_;
+  KernelChoice kernels_;
+  CpuBackend backend_;
+  AnonymousMemory arena_;
+  AnonymousMemory features_;
+  FeatureRows features_view_;
+  KvCache cache_;
+  std::vector<PromptToken> history_;
+
+  struct StoredPicture {
+    Sha256Digest digest;
+    EncodedPicture rows;
+    uint64_t last_use = 0;
+  };
+  std::vector<StoredPicture> pictures_;
+  mutable uint64_t clock_ = 0;
+};
+
+} // namespace pinhole

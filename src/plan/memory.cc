@@ -1,0 +1,67 @@
+#include "plan/memory.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace pinhole {
+
+namespace {
+
+// Measured on the bundled model and on Qwen3-VL-2B (151,936 tokens): libraries and the program's own
+// data, and per vocabulary entry the tokenizer's tables. docs/performance.md has the command.
+constexpr int64_t kProgramBytes = 6 << 20;
+constexpr int64_t kBytesPerVocabularyEntry = 160;
+
+} // namespace
+
+int64_t kv_row_bytes(kernels::KvType type, int64_t head_dim) {
+  switch (type) {
+  case kernels::KvType::kF32: return head_dim * 4;
+  case kernels::KvType::kF16: return head_dim * 2;
+  case kernels::KvType::kQ8_0: return row_bytes(FormatId::kQ8_0, head_dim);
+  }
+  return 0;
+}
+
+int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type) {
+  return 2 * cache.layers * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
+}
+
+std::vector<MemoryPart> MemoryPlan::parts() const {
+  return {{"compute arena", arena_bytes},
+          {"KV cache", kv_cache_bytes},
+          {"picture embeddings", features_bytes},
+          {"picture decoding", picture_io_bytes},
+          {"program and vocabulary", fixed_bytes}};
+}
+
+Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
+                               const KernelChoice& kernels) {
+  if (kernels.kv_type == kernels::KvType::kQ8_0 && model.cache.head_dim % 32 != 0) {
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("a q8_0 KV cache needs a head_dim that is a multiple of 32, this model's "
+                            "is {}",
+                            model.cache.head_dim),
+                {}, "use --kv-type f16");
+  }
+  MemoryPlan plan;
+  plan.shape = shape;
+  plan.shape.chunk_tokens = std::min(shape.chunk_tokens, shape.context_tokens);
+  plan.shape.output_rows = std::min(shape.output_rows, plan.shape.chunk_tokens);
+  plan.text = lay_out(model.text, {plan.shape.chunk_tokens, plan.shape.output_rows},
+                      shape.context_tokens, kernels);
+  plan.arena_bytes = plan.text.arena_bytes;
+  if (shape.max_patches > 0 && model.pictures) {
+    plan.vision = lay_out(model.vision, {shape.max_patches, 0}, shape.max_patches, kernels);
+    plan.arena_bytes = std::max(plan.arena_bytes, plan.vision.arena_bytes);
+    plan.features_bytes = shape.feature_tokens * model.pictures->feature_slots *
+                          model.pictures->feature_size * 4;
+    plan.picture_io_bytes = shape.picture_io_bytes;
+  }
+  plan.kv_cache_bytes = shape.context_tokens * kv_bytes_per_token(model.cache, kernels.kv_type);
+  plan.fixed_bytes = kProgramBytes + model.vocab_size * kBytesPerVocabularyEntry;
+  plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
+  return plan;
+}
+
+} // namespace pinhole

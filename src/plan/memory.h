@@ -1,0 +1,54 @@
+// What a run will hold in memory, by part, before anything is loaded. The engine reserves exactly
+// these bytes.
+#pragma once
+
+#include "base/result.h"
+#include "model/model.h"
+#include "plan/layout.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace pinhole {
+
+struct RunShape {
+  int64_t context_tokens = 4096;  // rows of the KV cache
+  int64_t chunk_tokens = 512;     // tokens that one prefill step takes at most
+  int64_t output_rows = 1;        // rows of a chunk whose logits are wanted, at most
+  int64_t max_patches = 0;        // of the largest picture; 0: no pictures
+  int64_t feature_tokens = 0;     // picture tokens kept at once
+  int64_t picture_io_bytes = 0;   // decoded and resized pixels of the largest picture
+};
+
+struct MemoryPart {
+  std::string name;
+  int64_t bytes = 0;
+};
+
+struct MemoryPlan {
+  RunShape shape;
+  Layout text;
+  Layout vision;
+  int64_t arena_bytes = 0;    // text and vision graphs take turns in it
+  int64_t kv_cache_bytes = 0;
+  int64_t features_bytes = 0; // picture embeddings, all slots
+  int64_t picture_io_bytes = 0;
+  int64_t fixed_bytes = 0;    // program, graph, vocabulary tables (an allowance, not a reservation)
+  int64_t mapped_bytes = 0;   // weights: mapped, reclaimable
+
+  int64_t anonymous_bytes() const {
+    return arena_bytes + kv_cache_bytes + features_bytes + picture_io_bytes + fixed_bytes;
+  }
+  std::vector<MemoryPart> parts() const; // the anonymous ones, in the order above
+};
+
+// Bytes of one row of head_dim values of a cached key (or value).
+int64_t kv_row_bytes(kernels::KvType type, int64_t head_dim);
+// Keys and values of one token in all layers.
+int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type);
+
+Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
+                               const KernelChoice& kernels);
+
+} // namespace pinhole
