@@ -47,6 +47,9 @@ Status read_features(uint64_t offset, const std::string& where, FileWalk& out) {
   WebPBitstreamFeatures features{};
   const auto status = WebPGetFeatures(reinterpret_cast<const uint8_t*>(out.frame.data()),
                                       out.frame.size(), &features);
+  if (status == VP8_STATUS_NOT_ENOUGH_DATA) {
+    return truncated(where, offset + out.frame.size(), "within the header of the picture");
+  }
   if (status != VP8_STATUS_OK) {
     return fail(ErrorCode::kInvalidInput,
                 fmt::format("damaged WebP: the header of the picture is unreadable: {}",
