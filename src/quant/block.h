@@ -1,0 +1,36 @@
+// What a block header of formats.def provides: a packed struct of the block's bytes, the function
+//   static inline void decode_block(const BlockX& block, float* y)
+// that writes its elements, and the line PINHOLE_BLOCK(kX, BlockX). Plain code: kernel translation
+// units include it, so functions are static, nothing comes from std, and structs may lie at any
+// address.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#include "quant/format_id.h"
+
+#define PINHOLE_PACKED __attribute__((packed))
+
+namespace pinhole {
+
+constexpr int64_t kBlockElements[] = {
+#define PINHOLE_FORMAT(id, name, gguf_type, block_elements, block_bytes, header) block_elements,
+#include "quant/formats.def"
+#undef PINHOLE_FORMAT
+};
+constexpr int64_t kBlockBytes[] = {
+#define PINHOLE_FORMAT(id, name, gguf_type, block_elements, block_bytes, header) block_bytes,
+#include "quant/formats.def"
+#undef PINHOLE_FORMAT
+};
+
+// BlockOf<FormatId::kX>::Type is the struct of format X.
+template <FormatId id> struct BlockOf;
+
+} // namespace pinhole
+
+#define PINHOLE_BLOCK(format, struct_type)                                                         \
+  static_assert(sizeof(struct_type) == kBlockBytes[static_cast<int>(FormatId::format)]);           \
+  static_assert(alignof(struct_type) == 1);                                                        \
+  template <> struct BlockOf<FormatId::format> { using Type = struct_type; };
