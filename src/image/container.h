@@ -27,7 +27,7 @@ bool starts_with(Bytes bytes, std::string_view prefix);
 struct FileWalk {
   int64_t width = 0; // as stored, before orientation
   int64_t height = 0;
-  int orientation = 1;               // EXIF 1..8
+  int orientation = 0;               // EXIF 1..8
   uint64_t data_bytes = 0;           // compressed picture data seen
   uint64_t scan_count = 0;           // JPEG: SOS markers
   int component_count = 0;           // JPEG
@@ -55,8 +55,9 @@ Result<Image> decode_png(Bytes file, const FileWalk& walk, AlphaPolicy alpha,
                          const std::string& where);
 Result<Image> decode_webp(const FileWalk& walk, AlphaPolicy alpha, const std::string& where);
 
-// Tag 0x0112 of IFD0 in a TIFF block (with or without the leading "Exif\0\0"); 1 when there is
-// none or the block is damaged: a picture is not refused for its metadata.
+// Tag 0x0112 of IFD0 in a TIFF block (with or without the leading "Exif\0\0"); 0 when there is
+// none or the block is damaged (a picture is not refused for its metadata), 1 for a value that does
+// not exist.
 int exif_orientation(Bytes tiff);
 // tiff:Orientation of an XMP packet, which Pillow consults when EXIF has no orientation; 1 if none.
 int xmp_orientation(Bytes packet);

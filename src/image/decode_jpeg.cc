@@ -189,7 +189,7 @@ Result<FileWalk> walk_jpeg(Bytes file, Walk walk, const std::string& where) {
         break;
     }
   }
-  if (out.orientation == 1)
+  if (out.orientation == 0)
     out.orientation = from_xmp;
   if (out.width == 0 || out.scan_count == 0) {
     return fail(ErrorCode::kInvalidInput,

@@ -116,7 +116,7 @@ Result<FileWalk> walk_png(Bytes file, Walk walk, const std::string& where) {
     }
     offset += kChunkOverheadBytes + length;
   }
-  if (out.orientation == 1)
+  if (out.orientation == 0)
     out.orientation = from_xmp;
   if (out.width == 0)
     return truncated(where, file.size(), "within the header");

@@ -142,7 +142,7 @@ Result<FileWalk> walk_webp(Bytes file, Walk walk, const std::string& where) {
     }
     offset = begin + length + (length & 1);
   }
-  if (out.orientation == 1)
+  if (out.orientation == 0)
     out.orientation = from_xmp;
   if (out.width == 0)
     return truncated(where, riff.size(), "before the picture's size");

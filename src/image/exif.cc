@@ -59,20 +59,20 @@ int exif_orientation(Bytes tiff) {
   while (starts_with(tiff, kPrefix))
     tiff = tiff.subspan(kPrefix.size());
   if (tiff.size() < 8)
-    return 1;
+    return 0;
   const bool little = starts_with(tiff, "II");
   if (!little && !starts_with(tiff, "MM"))
-    return 1;
+    return 0;
   const auto u16 = [&](size_t i) { return little ? le16(tiff, i) : be16(tiff, i); };
   const auto u32 = [&](size_t i) { return little ? le32(tiff, i) : be32(tiff, i); };
   // 42, in either byte order: some writers get it wrong and Pillow accepts both.
   if (u16(2) != 42 && u16(2) != 42u << 8)
-    return 1;
+    return 0;
   const uint64_t ifd = u32(4);
   if (ifd + 2 > tiff.size())
-    return 1;
+    return 0;
   const uint64_t entry_count = u16(ifd);
-  int orientation = 1;
+  int orientation = 0;
   for (uint64_t i = 0; i < entry_count; ++i) {
     const uint64_t entry = ifd + 2 + i * 12;
     if (entry + 12 > tiff.size())
@@ -85,8 +85,7 @@ int exif_orientation(Bytes tiff) {
       value = u16(entry + 8);
     if (type == kLong || type == kSignedLong)
       value = u32(entry + 8);
-    if (is_orientation(value))
-      orientation = static_cast<int>(value);
+    orientation = is_orientation(value) ? static_cast<int>(value) : 1;
   }
   return orientation;
 }

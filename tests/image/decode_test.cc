@@ -152,7 +152,7 @@ TEST(Decode, SurvivesEveryChangedByte) {
   for (const std::string name : kSmallFiles) {
     std::string file = read_test_file(kData + name);
     for (size_t i = 0; i < file.size(); ++i) {
-      for (const int mask : {0xff, 0x01, 0x80}) {
+      for (const int mask : {0xff, 0x01}) {
         file[i] = static_cast<char>(file[i] ^ mask);
         const auto image = decode(file, name, AlphaPolicy::kWhite, {1 << 20, 1 << 20});
         if (image) {

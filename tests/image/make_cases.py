@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Writes tests/image/data: small pictures and the pixels that Pillow reads out of them.
 
-usage: /usr/bin/python3 tests/image/make_cases.py [--out DIR]
-       python3 tests/image/make_cases.py --check DIR   compares an existing DIR with this Pillow
-       python3 tests/image/make_cases.py --resize DIR  adds resize cases (needs torch >= 2.1)
+usage: make_cases.py --files DIR    the pictures; needs Pillow, numpy and cjpeg
+       make_cases.py --pixels DIR   cases.json and pixels.bin: what this Pillow (>= 11) reads
+       make_cases.py --check DIR    compares them with this Pillow
+       make_cases.py --resize DIR   resize.json and resize.bin; needs torch >= 2.1
 
-Needs Debian's python3-pil, python3-numpy and libjpeg-turbo-progs (cjpeg, for samplings, restart
-intervals and arithmetic coding that Pillow does not write). PNGs are written here, because Pillow
-writes few of the colour types and depths. The reference is what the processors are fed:
+Debian packages: python3-pil, python3-numpy, libjpeg-turbo-progs (cjpeg, for samplings, restart
+intervals and arithmetic coding that Pillow does not write), python3-torch. PNGs are written here,
+because Pillow writes few of the colour types and depths. The reference is what the processors are fed:
 ImageOps.exif_transpose(Image.open(f)).convert("RGB"); `white` is the picture pasted on white.
 cases.json: one entry per file: file, width, height, offset into pixels.bin (and of the one on
 white, where the picture has alpha).
@@ -115,6 +116,11 @@ def exif(orientation, big_endian=False, kind=3):
             + struct.pack(e + "HHI", 0x0112, kind, 1) + value + struct.pack(e + "I", 0))
 
 
+def xmp(orientation, attribute=True):
+    inner = f'tiff:Orientation="{orientation}"/>' if attribute else f"><tiff:Orientation>{orientation}</tiff:Orientation></rdf:Description>"
+    return ('<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description ' + inner + "</rdf:RDF></x:xmpmeta>").encode()
+
+
 def png_cases():
     rng = np.random.default_rng(7)
     w, h = 23, 17
@@ -147,6 +153,9 @@ def png_cases():
     for orientation in range(1, 9):
         yield f"png_exif{orientation}.png", png(small, 2, 8, before=chunk(b"eXIf", exif(orientation, orientation % 2 == 0)))
     yield "png_exif_after_data.png", png(small, 2, 8, after=chunk(b"eXIf", exif(6)))
+    text = b"XML:com.adobe.xmp\0\0\0\0\0"
+    yield "png_xmp8.png", png(small, 2, 8, before=chunk(b"iTXt", text + xmp(8)))
+    yield "png_exif1_xmp8.png", png(small, 2, 8, before=chunk(b"iTXt", text + xmp(8)) + chunk(b"eXIf", exif(1)))
     yield "png_gamma.png", png(small, 2, 8, before=chunk(b"gAMA", struct.pack(">I", 100000)) + chunk(b"sRGB", b"\1"))
     yield "png_sbit.png", png(small, 2, 8, before=chunk(b"sBIT", b"\5\6\5"))
     # APNG: the IDAT picture is the first frame.
@@ -212,6 +221,12 @@ def jpeg_cases():
         yield f"jpeg_exif{orientation}.jpg", with_segment(small, 0xE1, data)
     yield "jpeg_exif0.jpg", with_segment(small, 0xE1, b"Exif\0\0" + exif(0))
     yield "jpeg_exif9.jpg", with_segment(small, 0xE1, b"Exif\0\0" + exif(9))
+    space = b"http://ns.adobe.com/xap/1.0/\0"
+    yield "jpeg_xmp6.jpg", with_segment(small, 0xE1, space + xmp(6))
+    yield "jpeg_xmp5_element.jpg", with_segment(small, 0xE1, space + xmp(5, False))
+    yield "jpeg_exif3_xmp6.jpg", with_segment(with_segment(small, 0xE1, space + xmp(6)), 0xE1, b"Exif\0\0" + exif(3))
+    yield "jpeg_exif9_xmp6.jpg", with_segment(with_segment(small, 0xE1, space + xmp(6)), 0xE1, b"Exif\0\0" + exif(9))
+    yield "jpeg_exif_cut.jpg", with_segment(small, 0xE1, b"Exif\0\0" + exif(6)[:20])
     yield "jpeg_trailing.jpg", small + b"anything may follow the end marker\xff\xd8\xff"
     yield "jpeg_padding.jpg", small[:2] + b"\xff" * 5 + small[2:]
 
@@ -231,6 +246,7 @@ def webp_cases():
     for orientation in range(1, 9):
         yield f"webp_exif{orientation}.webp", saved(image.crop((0, 0, 19, 11)), "WEBP", lossless=True,
                                                     exif=b"Exif\0\0" + exif(orientation))
+    yield "webp_xmp7.webp", saved(image.crop((0, 0, 19, 11)), "WEBP", lossless=True, xmp=xmp(7))
     frames = [Image.fromarray(photo(24, 18, 4, s), "RGBA") for s in (31, 32, 33)]
     yield "webp_animated.webp", saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, exact=True)
     yield "webp_animated_lossy.webp", saved(frames[0].convert("RGB"), "WEBP", save_all=True,
@@ -264,23 +280,27 @@ def expected(data):
     return rgb, white
 
 
-def write(out):
-    out.mkdir(parents=True, exist_ok=True)
-    pixels, cases = b"", []
+def write_files(folder):
+    folder.mkdir(parents=True, exist_ok=True)
     for source in (png_cases, jpeg_cases, webp_cases):
         for name, data in source():
-            (out / name).write_bytes(data)
-            rgb, white = expected(data)
-            case = {"file": name, "width": rgb.shape[1], "height": rgb.shape[0], "offset": len(pixels)}
-            pixels += rgb.tobytes()
-            if white is not None:
-                case["white_offset"] = len(pixels)
-                pixels += white.tobytes()
-            cases.append(case)
-    (out / "pixels.bin").write_bytes(pixels)
+            (folder / name).write_bytes(data)
+
+
+def write_pixels(folder):
+    pixels, cases = b"", []
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".jpg", ".png", ".webp")):
+        rgb, white = expected(path.read_bytes())
+        case = {"file": path.name, "width": rgb.shape[1], "height": rgb.shape[0], "offset": len(pixels)}
+        pixels += rgb.tobytes()
+        if white is not None:
+            case["white_offset"] = len(pixels)
+            pixels += white.tobytes()
+        cases.append(case)
+    (folder / "pixels.bin").write_bytes(pixels)
     lines = ",\n".join(json.dumps(c) for c in cases)
-    (out / "cases.json").write_text(f'{{"pillow": "{pillow_version}", "cases": [\n{lines}\n]}}\n')
-    print(len(cases), "cases,", sum(f.stat().st_size for f in out.iterdir()), "bytes")
+    (folder / "cases.json").write_text(f'{{"pillow": "{pillow_version}", "cases": [\n{lines}\n]}}\n')
+    print(len(cases), "cases,", sum(f.stat().st_size for f in folder.iterdir()), "bytes")
 
 
 def check(folder):
@@ -328,13 +348,10 @@ def resize_cases(folder):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data")
-parser.add_argument("--check", type=Path)
-parser.add_argument("--resize", type=Path)
+actions = {"files": write_files, "pixels": write_pixels, "check": check, "resize": resize_cases}
+for action in actions:
+    parser.add_argument(f"--{action}", type=Path, metavar="DIR")
 arguments = parser.parse_args()
-if arguments.check:
-    check(arguments.check)
-elif arguments.resize:
-    resize_cases(arguments.resize)
-else:
-    write(arguments.out)
+for action, function in actions.items():
+    if getattr(arguments, action):
+        function(getattr(arguments, action))
