@@ -8,13 +8,15 @@ namespace pinhole {
 
 inline std::optional<uint64_t> checked_mul(uint64_t a, uint64_t b) {
   uint64_t out;
-  if (__builtin_mul_overflow(a, b, &out)) return std::nullopt;
+  if (__builtin_mul_overflow(a, b, &out))
+    return std::nullopt;
   return out;
 }
 
 inline std::optional<uint64_t> checked_add(uint64_t a, uint64_t b) {
   uint64_t out;
-  if (__builtin_add_overflow(a, b, &out)) return std::nullopt;
+  if (__builtin_add_overflow(a, b, &out))
+    return std::nullopt;
   return out;
 }
 

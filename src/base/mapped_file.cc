@@ -20,7 +20,8 @@ Error io_error(const char* what, const std::string& path) {
 struct Descriptor {
   int fd = -1;
   ~Descriptor() {
-    if (fd >= 0) ::close(fd);
+    if (fd >= 0)
+      ::close(fd);
   }
 };
 
@@ -28,14 +29,18 @@ struct Descriptor {
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) return tl::unexpected(io_error("open", path));
+  if (file.fd < 0)
+    return tl::unexpected(io_error("open", path));
   struct stat info {};
-  if (::fstat(file.fd, &info) != 0) return tl::unexpected(io_error("stat", path));
-  if (!S_ISREG(info.st_mode)) return fail(ErrorCode::kInvalidInput, "not a regular file", path);
+  if (::fstat(file.fd, &info) != 0)
+    return tl::unexpected(io_error("stat", path));
+  if (!S_ISREG(info.st_mode))
+    return fail(ErrorCode::kInvalidInput, "not a regular file", path);
   MappedFile out;
   out.path_ = path;
   out.size_ = static_cast<size_t>(info.st_size);
-  if (out.size_ == 0) return out;
+  if (out.size_ == 0)
+    return out;
   void* data = ::mmap(nullptr, out.size_, PROT_READ, MAP_SHARED, file.fd, 0);
   if (data == MAP_FAILED) {
     out.size_ = 0;
@@ -55,11 +60,13 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ != nullptr)
+    ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 void MappedFile::prefetch(uint64_t offset, uint64_t length) const {
-  if (offset >= size_) return;
+  if (offset >= size_)
+    return;
   const uint64_t page = 4096;
   const uint64_t begin = offset / page * page;
   const uint64_t end = std::min<uint64_t>(size_, offset + length);
@@ -71,14 +78,16 @@ Result<std::string> read_stream(int fd, const std::string& name, uint64_t max_by
   char buffer[1 << 16];
   while (true) {
     const ssize_t n = ::read(fd, buffer, sizeof buffer);
-    if (n == 0) return out;
+    if (n == 0)
+      return out;
     if (n < 0) {
-      if (errno == EINTR) continue;
+      if (errno == EINTR)
+        continue;
       return tl::unexpected(io_error("read", name));
     }
     if (out.size() + static_cast<size_t>(n) > max_bytes) {
-      return fail(ErrorCode::kTooLarge, fmt::format("more than {} bytes, the limit here", max_bytes),
-                  name);
+      return fail(ErrorCode::kTooLarge,
+                  fmt::format("more than {} bytes, the limit here", max_bytes), name);
     }
     out.append(buffer, static_cast<size_t>(n));
   }
@@ -86,7 +95,8 @@ Result<std::string> read_stream(int fd, const std::string& name, uint64_t max_by
 
 Result<std::string> read_text_file(const std::string& path, uint64_t max_bytes) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) return tl::unexpected(io_error("open", path));
+  if (file.fd < 0)
+    return tl::unexpected(io_error("open", path));
   return read_stream(file.fd, path, max_bytes);
 }
 

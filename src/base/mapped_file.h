@@ -13,7 +13,7 @@ namespace pinhole {
 // Owns a read-only, shared mapping of a whole file. Pages are the page cache's: they cost no
 // anonymous memory and the kernel may drop them. Moving keeps the address.
 class MappedFile {
-public:
+ public:
   static Result<MappedFile> open(const std::string& path);
 
   MappedFile() = default;
@@ -28,7 +28,7 @@ public:
   // Asks the kernel to read `length` bytes at `offset` ahead; advice only, never an error.
   void prefetch(uint64_t offset, uint64_t length) const;
 
-private:
+ private:
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
   std::string path_;

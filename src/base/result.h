@@ -1,8 +1,9 @@
 // Result<T>: the outcome of every operation on untrusted input or on the system.
 //
-// An Error says what is wrong (with the offending and the expected value), where (file, tensor, byte
-// offset, line) and, when there is one, the next step. The library never prints and never exits; an
-// assert means a bug of ours. std::expected is C++23, so this is tl::expected (libexpected-dev).
+// An Error says what is wrong (with the offending and the expected value), where (file, tensor,
+// byte offset, line) and, when there is one, the next step. The library never prints and never
+// exits; an assert means a bug of ours. std::expected is C++23, so this is tl::expected
+// (libexpected-dev).
 #pragma once
 
 #include <string>
@@ -30,7 +31,8 @@ struct Error {
   // "location: message; hint", without the parts that are empty.
   std::string text() const {
     std::string out = location.empty() ? message : location + ": " + message;
-    if (!hint.empty()) out += "; " + hint;
+    if (!hint.empty())
+      out += "; " + hint;
     return out;
   }
 };
@@ -47,8 +49,8 @@ inline tl::unexpected<Error> fail(ErrorCode code, std::string message, std::stri
 
 // Passes an error on, with `location` put before the one it already has.
 inline tl::unexpected<Error> fail_in(std::string_view location, Error error) {
-  error.location =
-      error.location.empty() ? std::string(location) : std::string(location) + ", " + error.location;
+  error.location = error.location.empty() ? std::string(location)
+                                          : std::string(location) + ", " + error.location;
   return tl::unexpected<Error>(std::move(error));
 }
 
@@ -61,12 +63,14 @@ inline tl::unexpected<Error> fail_in(std::string_view location, Error error) {
 #define PINHOLE_TRY(decl, expr) PINHOLE_TRY_(decl, expr, PINHOLE_CONCAT(result_, __LINE__))
 #define PINHOLE_TRY_(decl, expr, tmp)                                                              \
   auto tmp = (expr);                                                                               \
-  if (!tmp) return tl::unexpected<::pinhole::Error>(std::move(tmp.error()));                       \
+  if (!tmp)                                                                                        \
+    return tl::unexpected<::pinhole::Error>(std::move(tmp.error()));                               \
   decl = std::move(*tmp)
 
 // PINHOLE_CHECK(step()): returns the error of a Status (or of a Result whose value is not needed).
 #define PINHOLE_CHECK(expr)                                                                        \
   do {                                                                                             \
     auto check_status_ = (expr);                                                                   \
-    if (!check_status_) return tl::unexpected<::pinhole::Error>(std::move(check_status_.error())); \
+    if (!check_status_)                                                                            \
+      return tl::unexpected<::pinhole::Error>(std::move(check_status_.error()));                   \
   } while (false)

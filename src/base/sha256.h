@@ -12,7 +12,7 @@ namespace pinhole {
 using Sha256Digest = std::array<uint8_t, 32>;
 
 class Sha256 {
-public:
+ public:
   Sha256();
   ~Sha256();
   Sha256(const Sha256&) = delete;
@@ -23,7 +23,7 @@ public:
   }
   Sha256Digest finish();
 
-private:
+ private:
   void* context_; // EVP_MD_CTX
 };
 

@@ -23,24 +23,28 @@ inline void relax() {
 // Waits until `value` differs from `old`: spins, then sleeps in the kernel.
 inline void wait_change(std::atomic<uint32_t>& value, uint32_t old) {
   for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+    if (value.load(std::memory_order_acquire) != old)
+      return;
     relax();
   }
-  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+  while (value.load(std::memory_order_acquire) == old)
+    value.wait(old, std::memory_order_acquire);
 }
 
 } // namespace
 
 ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads < 1 ? 1 : num_threads) {
   workers_.reserve(static_cast<size_t>(num_threads_ - 1));
-  for (int i = 1; i < num_threads_; ++i) workers_.emplace_back([this, i] { worker(i); });
+  for (int i = 1; i < num_threads_; ++i)
+    workers_.emplace_back([this, i] { worker(i); });
 }
 
 ThreadPool::~ThreadPool() {
   stop_.store(true);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
-  for (std::thread& thread : workers_) thread.join();
+  for (std::thread& thread : workers_)
+    thread.join();
 }
 
 void ThreadPool::run(FunctionRef<void(int)> fn) {
@@ -64,14 +68,17 @@ void ThreadPool::worker(int thread_idx) {
   while (true) {
     wait_change(generation_, seen);
     seen = generation_.load(std::memory_order_acquire);
-    if (stop_.load()) return;
+    if (stop_.load())
+      return;
     (*job_)(thread_idx);
-    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_one();
+    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+      running_.notify_one();
   }
 }
 
 void ThreadPool::barrier() {
-  if (num_threads_ == 1) return;
+  if (num_threads_ == 1)
+    return;
   const uint32_t phase = phase_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(num_threads_)) {
     arrived_.store(0, std::memory_order_relaxed);
@@ -86,7 +93,8 @@ int usable_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
   int cores = 1;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    cores = CPU_COUNT(&set);
   const auto apply_quota = [&cores](double quota, double period) {
     if (quota > 0 && period > 0) {
       cores = std::min(cores, std::max(1, static_cast<int>(std::ceil(quota / period))));
@@ -106,8 +114,10 @@ int usable_cores() {
         std::fscanf(period_file, "%lld", &period) == 1) {
       apply_quota(static_cast<double>(quota), static_cast<double>(period));
     }
-    if (quota_file) std::fclose(quota_file);
-    if (period_file) std::fclose(period_file);
+    if (quota_file)
+      std::fclose(quota_file);
+    if (period_file)
+      std::fclose(period_file);
   }
   return cores;
 }

@@ -1,8 +1,8 @@
 // A fixed team of threads for the kernels: the caller is thread 0.
 //
 // run() hands the same function to every thread and returns when all are done; inside it, barrier()
-// lines them up. Both spin for a short time (an op takes tens of microseconds) and then sleep, so an
-// idle team costs nothing. No allocation after construction.
+// lines them up. Both spin for a short time (an op takes tens of microseconds) and then sleep, so
+// an idle team costs nothing. No allocation after construction.
 #pragma once
 
 #include "base/function_ref.h"
@@ -15,7 +15,7 @@
 namespace pinhole {
 
 class ThreadPool {
-public:
+ public:
   // num_threads >= 1, the caller included.
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
@@ -30,7 +30,7 @@ public:
   // Only inside run(), by every thread the same number of times.
   void barrier();
 
-private:
+ private:
   void worker(int thread_idx);
 
   const int num_threads_;

@@ -24,8 +24,10 @@ std::string format_count(uint64_t count) {
 }
 
 std::string format_millis(double millis) {
-  if (millis < 1000) return fmt::format("{:.0f} ms", millis);
-  if (millis < 60000) return fmt::format("{:.1f} s", millis / 1000);
+  if (millis < 1000)
+    return fmt::format("{:.0f} ms", millis);
+  if (millis < 60000)
+    return fmt::format("{:.1f} s", millis / 1000);
   const auto seconds = static_cast<int64_t>(millis / 1000);
   return fmt::format("{} min {:02} s", seconds / 60, seconds % 60);
 }

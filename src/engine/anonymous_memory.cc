@@ -10,13 +10,13 @@ namespace pinhole {
 
 Result<AnonymousMemory> AnonymousMemory::reserve(int64_t bytes, const char* what) {
   AnonymousMemory out;
-  if (bytes <= 0) return out;
+  if (bytes <= 0)
+    return out;
   void* data = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
-    return fail(ErrorCode::kTooLarge,
-                fmt::format("cannot reserve {} bytes for the {}: {}", bytes, what,
-                            std::strerror(errno)));
+    return fail(ErrorCode::kTooLarge, fmt::format("cannot reserve {} bytes for the {}: {}", bytes,
+                                                  what, std::strerror(errno)));
   }
   // Large pages where the kernel gives them: fewer TLB misses on long streams.
   ::madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
@@ -34,11 +34,13 @@ AnonymousMemory& AnonymousMemory::operator=(AnonymousMemory&& other) noexcept {
 }
 
 AnonymousMemory::~AnonymousMemory() {
-  if (data_ != nullptr) ::munmap(data_, static_cast<size_t>(bytes_));
+  if (data_ != nullptr)
+    ::munmap(data_, static_cast<size_t>(bytes_));
 }
 
 void AnonymousMemory::release_pages() {
-  if (data_ != nullptr) ::madvise(data_, static_cast<size_t>(bytes_), MADV_DONTNEED);
+  if (data_ != nullptr)
+    ::madvise(data_, static_cast<size_t>(bytes_), MADV_DONTNEED);
 }
 
 } // namespace pinhole

@@ -9,7 +9,7 @@
 namespace pinhole {
 
 class AnonymousMemory {
-public:
+ public:
   // Zero-filled; 0 bytes is an empty object. `what` names it in the error.
   static Result<AnonymousMemory> reserve(int64_t bytes, const char* what);
 
@@ -25,7 +25,7 @@ public:
   // Gives the pages back to the system; the range stays reserved and reads as zeros.
   void release_pages();
 
-private:
+ private:
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
 };

@@ -23,16 +23,17 @@ struct FeatureRows {
 
 struct RunContext {
   std::byte* arena = nullptr;
-  KvCache* cache = nullptr;   // text graphs
-  int64_t past_tokens = 0;    // rows of the cache that are filled
-  FeatureRows features;       // text graphs that read pictures
+  KvCache* cache = nullptr;                  // text graphs
+  int64_t past_tokens = 0;                   // rows of the cache that are filled
+  FeatureRows features;                      // text graphs that read pictures
   const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
 };
 
 class Backend {
-public:
+ public:
   virtual ~Backend() = default;
-  // Runs all ops for `rows` <= layout.max_rows. False when it was cancelled; results are then garbage.
+  // Runs all ops for `rows` <= layout.max_rows. False when it was cancelled; results are then
+  // garbage.
   virtual bool run(const Graph& graph, const Layout& layout, const RowBinding& rows,
                    const RunContext& context) = 0;
 };

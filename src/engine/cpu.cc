@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <chrono>
 #include <cmath>
 
@@ -15,14 +16,13 @@ using kernels::KvType;
 using kernels::MatmulArgs;
 using kernels::MatmulKernel;
 
-CpuBackend::CpuBackend(const KernelChoice& kernels)
-    : kernels_(kernels), pool_(kernels.num_threads) {}
-
 bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding& rows,
                      const RunContext& context) {
-  OpRunner runner(graph, layout, rows, context, kernels_, pool_);
+  assert(layout.kernels.num_threads == pool_.num_threads());
+  OpRunner runner(graph, layout, rows, context, pool_);
   const size_t num_ops = graph.ops().size();
-  if (profile_ != nullptr && profile_->size() < num_ops) profile_->resize(num_ops);
+  if (profile_ != nullptr && profile_->size() < num_ops)
+    profile_->resize(num_ops);
   bool finished = true;
   pool_.run([&](int thread_idx) {
     using Clock = std::chrono::steady_clock;
@@ -41,7 +41,8 @@ bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding&
         start = now;
       }
       if (stop_[i & 1].load(std::memory_order_relaxed)) {
-        if (thread_idx == 0) finished = false;
+        if (thread_idx == 0)
+          finished = false;
         return;
       }
     }
@@ -64,22 +65,35 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
   const Op& op = graph_.ops()[op_idx];
   std::byte* work = workspace(op_idx);
   switch (op.kind) {
-  case OpKind::kEmbed: return embed(op, thread_idx);
-  case OpKind::kPutRows: return put_rows(op, thread_idx);
-  case OpKind::kGatherRows: return gather_rows(op, thread_idx);
-  case OpKind::kGatherWeighted: return gather_weighted(op, work, thread_idx);
-  case OpKind::kMatmul: return matmul(op, work, thread_idx);
+  case OpKind::kEmbed:
+    return embed(op, thread_idx);
+  case OpKind::kPutRows:
+    return put_rows(op, thread_idx);
+  case OpKind::kGatherRows:
+    return gather_rows(op, thread_idx);
+  case OpKind::kGatherWeighted:
+    return gather_weighted(op, work, thread_idx);
+  case OpKind::kMatmul:
+    return matmul(op, work, thread_idx);
   case OpKind::kRmsNorm:
-  case OpKind::kLayerNorm: return norm(op, work, thread_idx);
+  case OpKind::kLayerNorm:
+    return norm(op, work, thread_idx);
   case OpKind::kAdd:
   case OpKind::kActivate:
-  case OpKind::kGated: return elementwise(op, thread_idx);
-  case OpKind::kRopeTable: return rope_table(op, thread_idx);
-  case OpKind::kRope: return rope(op, thread_idx);
-  case OpKind::kKvStore: return kv_store(op, thread_idx);
-  case OpKind::kAttention: return attention(op, work, thread_idx);
-  case OpKind::kRoute: return route(op, thread_idx);
-  case OpKind::kMoe: return moe(op, work, thread_idx);
+  case OpKind::kGated:
+    return elementwise(op, thread_idx);
+  case OpKind::kRopeTable:
+    return rope_table(op, thread_idx);
+  case OpKind::kRope:
+    return rope(op, thread_idx);
+  case OpKind::kKvStore:
+    return kv_store(op, thread_idx);
+  case OpKind::kAttention:
+    return attention(op, work, thread_idx);
+  case OpKind::kRoute:
+    return route(op, thread_idx);
+  case OpKind::kMoe:
+    return moe(op, work, thread_idx);
   }
 }
 
@@ -92,7 +106,8 @@ void OpRunner::embed(const Op& op, int thread_idx) {
     kernels_.table->decode(table.format, table.data + ids[i] * table.row_stride_bytes, y.row(i),
                            y.cols);
     if (op.scale != 1.0f) {
-      for (int64_t c = 0; c < y.cols; ++c) y.row(i)[c] *= op.scale;
+      for (int64_t c = 0; c < y.cols; ++c)
+        y.row(i)[c] *= op.scale;
     }
   }
 }
@@ -102,10 +117,13 @@ void OpRunner::put_rows(const Op& op, int thread_idx) {
   const int32_t* from = indices(op.a);
   const Share part = share(y.rows, 1, thread_idx);
   for (int64_t i = part.begin; i < part.end; ++i) {
-    if (from[i] < 0) continue;
+    if (from[i] < 0)
+      continue;
     const float* source = context_.features.row(op.slot, from[i]);
-    if (op.add) kernels_.table->add(y.row(i), source, y.row(i), y.cols);
-    else std::memcpy(y.row(i), source, static_cast<size_t>(y.cols) * sizeof(float));
+    if (op.add)
+      kernels_.table->add(y.row(i), source, y.row(i), y.cols);
+    else
+      std::memcpy(y.row(i), source, static_cast<size_t>(y.cols) * sizeof(float));
   }
 }
 
@@ -124,12 +142,14 @@ void OpRunner::gather_weighted(const Op& op, std::byte* work, int thread_idx) {
   const int32_t* from = indices(op.a);
   const Rows weights = rows(op.b);
   const Weight& table = graph_.weight(op.weight);
-  auto* decoded = reinterpret_cast<float*>(work + thread_idx * round_up(table.cols * 4, kAlignment));
+  auto* decoded =
+      reinterpret_cast<float*>(work + thread_idx * round_up(table.cols * 4, kAlignment));
   const Share part = share(y.rows, 1, thread_idx);
   for (int64_t i = part.begin; i < part.end; ++i) {
     for (int64_t j = 0; j < weights.cols; ++j) {
       const float weight = weights.row(i)[j];
-      if (weight == 0.0f) continue;
+      if (weight == 0.0f)
+        continue;
       kernels_.table->decode(table.format,
                              table.data + from[i * weights.cols + j] * table.row_stride_bytes,
                              decoded, table.cols);
@@ -140,7 +160,8 @@ void OpRunner::gather_weighted(const Op& op, std::byte* work, int thread_idx) {
 
 void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
   const Rows x = rows(op.x);
-  if (x.rows == 0) return;
+  if (x.rows == 0)
+    return;
   const MatmulWorkspace sizes = matmul_workspace(graph_, op, x.rows, kernels_);
   std::byte* own = work + sizes.x_bytes + thread_idx * (sizes.vector_bytes + sizes.scratch_bytes);
 
@@ -153,7 +174,8 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
     const Weight& weight = graph_.weight(part.weight);
     const MatmulKernel* kernel = kernels_.table->matmul(weight.format, x.rows, kernels_.exact);
     const auto end = packs.begin() + static_cast<std::ptrdiff_t>(num_packs);
-    if (std::find(packs.begin(), end, kernel->pack_x) != end) continue;
+    if (std::find(packs.begin(), end, kernel->pack_x) != end)
+      continue;
     packs[num_packs] = kernel->pack_x;
     packed[num_packs++] = next;
     const Share part_rows = share(x.rows, kernel->x_row_step, thread_idx);
@@ -168,7 +190,8 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
     const Weight& weight = graph_.weight(part.weight);
     const MatmulKernel* kernel = kernels_.table->matmul(weight.format, x.rows, kernels_.exact);
     const Share n = share(weight.rows, kernel->n_step, thread_idx);
-    if (n.begin == n.end) continue;
+    if (n.begin == n.end)
+      continue;
     const Rows y = rows(part.y);
     MatmulArgs args{};
     const auto* pack = std::find(packs.begin(), packs.end(), kernel->pack_x);
@@ -198,7 +221,8 @@ void OpRunner::norm(const Op& op, std::byte* work, int thread_idx) {
   const int64_t vector_bytes = round_up(op.group * 4, kAlignment);
   std::byte* own = work + thread_idx * vector_bytes * (op.bias == kNoWeight ? 1 : 2);
   const Share part = share(x.rows, 1, thread_idx);
-  if (part.begin == part.end) return;
+  if (part.begin == part.end)
+    return;
   const float* w = as_f32(op.weight, own);
   if (op.kind == OpKind::kLayerNorm) {
     const float* b = as_f32(op.bias, own + vector_bytes);
@@ -221,8 +245,12 @@ void OpRunner::elementwise(const Op& op, int thread_idx) {
   const Share part = share(x.rows, 1, thread_idx);
   for (int64_t i = part.begin; i < part.end; ++i) {
     switch (op.kind) {
-    case OpKind::kAdd: kernels_.table->add(x.row(i), rows(op.a).row(i), y.row(i), x.cols); break;
-    case OpKind::kActivate: kernels_.table->activate(op.activation, x.row(i), y.row(i), x.cols); break;
+    case OpKind::kAdd:
+      kernels_.table->add(x.row(i), rows(op.a).row(i), y.row(i), x.cols);
+      break;
+    case OpKind::kActivate:
+      kernels_.table->activate(op.activation, x.row(i), y.row(i), x.cols);
+      break;
     default:
       kernels_.table->gated(op.activation, x.row(i), rows(op.a).row(i), y.row(i), x.cols);
       break;
@@ -239,8 +267,7 @@ void OpRunner::rope_table(const Op& op, int thread_idx) {
   for (int64_t i = part.begin; i < part.end; ++i) {
     for (size_t j = 0; j < op.inv_freq.size(); ++j) {
       // As transformers: inv_freq (f32) times position (f32).
-      const float angle =
-          static_cast<float>(positions[i * axes + op.axis[j]]) * op.inv_freq[j];
+      const float angle = static_cast<float>(positions[i * axes + op.axis[j]]) * op.inv_freq[j];
       cos.row(i)[j] = std::cos(angle);
       sin.row(i)[j] = std::sin(angle);
     }
@@ -309,7 +336,8 @@ void OpRunner::attention(const Op& op, std::byte* work, int thread_idx) {
   args.scale = op.scale;
   const AttentionKernel* kernel = kernels_.table->attention(args.kv_type, q.rows, kernels_.exact);
   args.scratch =
-      work + thread_idx * round_up(kernel->scratch_bytes(q.rows, planned_keys, op.head_dim), kAlignment);
+      work +
+      thread_idx * round_up(kernel->scratch_bytes(q.rows, planned_keys, op.head_dim), kAlignment);
 
   const int64_t group = op.heads / op.kv_heads; // query heads that read the same keys
   const int threads = kernels_.num_threads;
@@ -319,19 +347,21 @@ void OpRunner::attention(const Op& op, std::byte* work, int thread_idx) {
     args.head_end = heads.end * group;
     args.q_begin = 0;
     args.q_end = q.rows;
-    if (args.head_begin < args.head_end) kernel->run(args);
+    if (args.head_begin < args.head_end)
+      kernel->run(args);
     return;
   }
-  // Heads do not divide among the threads: each head's queries do. Threads take another part of each
-  // head, so that the later (longer) part of causal queries goes around.
+  // Heads do not divide among the threads: each head's queries do. Threads take another part of
+  // each head, so that the later (longer) part of causal queries goes around.
   for (int64_t head = 0; head < op.kv_heads; ++head) {
-    const Share queries = share_of(q.rows, kernel->q_step,
-                                   static_cast<int>((thread_idx + head) % threads), threads);
+    const Share queries =
+        share_of(q.rows, kernel->q_step, static_cast<int>((thread_idx + head) % threads), threads);
     args.head_begin = head * group;
     args.head_end = (head + 1) * group;
     args.q_begin = queries.begin;
     args.q_end = queries.end;
-    if (args.q_begin < args.q_end) kernel->run(args);
+    if (args.q_begin < args.q_end)
+      kernel->run(args);
   }
 }
 

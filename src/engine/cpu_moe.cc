@@ -1,5 +1,5 @@
-// Mixture of experts on the CPU: rows are grouped by expert, so that each chosen expert's weights are
-// read once for all its tokens.
+// Mixture of experts on the CPU: rows are grouped by expert, so that each chosen expert's weights
+// are read once for all its tokens.
 #include "engine/op_runner.h"
 
 #include <algorithm>
@@ -26,8 +26,10 @@ void OpRunner::route(const Op& op, int thread_idx) {
       sum += p[best];
       p[best] = -1.0f; // probabilities are >= 0: not chosen again
     }
-    if (!op.renormalise) continue;
-    for (int64_t j = 0; j < op.top_k; ++j) weights.row(i)[j] /= sum;
+    if (!op.renormalise)
+      continue;
+    for (int64_t j = 0; j < op.top_k; ++j)
+      weights.row(i)[j] /= sum;
   }
 }
 
@@ -52,8 +54,8 @@ MoeState split(std::byte* work, const MoeWorkspace& sizes, int64_t experts, int6
   s.expert_begin = reinterpret_cast<int32_t*>(work);
   s.token_of = s.expert_begin + experts + 1;
   s.row_of = s.token_of + rows;
-  s.packed_at = reinterpret_cast<int64_t*>(
-      work + round_up((experts + 1 + 2 * rows) * 4, kAlignment));
+  s.packed_at =
+      reinterpret_cast<int64_t*>(work + round_up((experts + 1 + 2 * rows) * 4, kAlignment));
   work += sizes.order_bytes;
   s.x = reinterpret_cast<float*>(work);
   work += sizes.rows_bytes;
@@ -89,14 +91,17 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
 
   if (thread_idx == 0) { // counting sort of (token, slot) by expert
     std::fill(s.expert_begin, s.expert_begin + experts + 1, 0);
-    for (int64_t i = 0; i < num_rows; ++i) ++s.expert_begin[ids[i] + 1];
-    for (int64_t e = 0; e < experts; ++e) s.expert_begin[e + 1] += s.expert_begin[e];
+    for (int64_t i = 0; i < num_rows; ++i)
+      ++s.expert_begin[ids[i] + 1];
+    for (int64_t e = 0; e < experts; ++e)
+      s.expert_begin[e + 1] += s.expert_begin[e];
     for (int64_t i = 0; i < num_rows; ++i) {
       const int32_t row = s.expert_begin[ids[i]]++;
       s.row_of[i] = row;
       s.token_of[row] = static_cast<int32_t>(i / op.top_k);
     }
-    for (int64_t e = experts; e > 0; --e) s.expert_begin[e] = s.expert_begin[e - 1];
+    for (int64_t e = experts; e > 0; --e)
+      s.expert_begin[e] = s.expert_begin[e - 1];
     s.expert_begin[0] = 0;
   }
   pool_.barrier();
@@ -106,18 +111,22 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
   }
   pool_.barrier();
 
-  // Packs every expert's rows of `data` for `weight`'s kernels, experts dealt out among the threads.
-  const auto pack = [&](const Weight& weight, const float* data, int64_t stride, std::byte* packed) {
+  // Packs every expert's rows of `data` for `weight`'s kernels, experts dealt out among the
+  // threads.
+  const auto pack = [&](const Weight& weight, const float* data, int64_t stride,
+                        std::byte* packed) {
     int64_t at = 0;
     int64_t active = 0;
     for (int64_t e = 0; e < experts; ++e) {
       const int64_t m = s.expert_begin[e + 1] - s.expert_begin[e];
-      if (m == 0) continue;
-      const MatmulKernel* kernel =
-          kernels_.table->matmul(kernel_format(weight), m, kernels_.exact);
-      if (thread_idx == 0) s.packed_at[e] = at;
+      if (m == 0)
+        continue;
+      const MatmulKernel* kernel = kernels_.table->matmul(kernel_format(weight), m, kernels_.exact);
+      if (thread_idx == 0)
+        s.packed_at[e] = at;
       if (active++ % kernels_.num_threads == thread_idx) {
-        kernel->pack_x(data + s.expert_begin[e] * stride, stride, m, weight.cols, 0, m, packed + at);
+        kernel->pack_x(data + s.expert_begin[e] * stride, stride, m, weight.cols, 0, m,
+                       packed + at);
       }
       at += round_up(kernel->x_bytes(m, weight.cols), kAlignment);
     }
@@ -127,9 +136,9 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
                             int64_t out_stride) {
     for (int64_t e = 0; e < experts; ++e) {
       const int64_t m = s.expert_begin[e + 1] - s.expert_begin[e];
-      if (m == 0) continue;
-      const MatmulKernel* kernel =
-          kernels_.table->matmul(kernel_format(weight), m, kernels_.exact);
+      if (m == 0)
+        continue;
+      const MatmulKernel* kernel = kernels_.table->matmul(kernel_format(weight), m, kernels_.exact);
       const Share n = share(weight.rows, kernel->n_step, thread_idx);
       MatmulArgs args{};
       args.x = packed + s.packed_at[e];
@@ -144,7 +153,8 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
         args.w_row_bytes = weight.row_stride_bytes;
         args.y = expert_out + n.begin;
         args.n = n.end - n.begin;
-        if (args.n > 0) kernel->run(args);
+        if (args.n > 0)
+          kernel->run(args);
         continue;
       }
       // Stored [k, n]: turn a strip of rows over, then multiply it.
@@ -157,7 +167,8 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
           kernels_.table->decode(weight.format,
                                  data + k * weight.row_stride_bytes + begin * element_bytes, line,
                                  count);
-          for (int64_t i = 0; i < count; ++i) strip[i * weight.cols + k] = line[i];
+          for (int64_t i = 0; i < count; ++i)
+            strip[i * weight.cols + k] = line[i];
         }
         args.w = strip;
         args.w_row_bytes = weight.cols * 4;

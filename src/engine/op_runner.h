@@ -34,16 +34,16 @@ struct Rows {
 };
 
 class OpRunner {
-public:
+ public:
   OpRunner(const Graph& graph, const Layout& layout, const RowBinding& binding,
-           const RunContext& context, const KernelChoice& kernels, ThreadPool& pool)
-      : graph_(graph), layout_(layout), binding_(binding), context_(context), kernels_(kernels),
-        pool_(pool) {}
+           const RunContext& context, ThreadPool& pool)
+      : graph_(graph), layout_(layout), binding_(binding), context_(context),
+        kernels_(layout.kernels), pool_(pool) {}
 
   // Runs op `op_idx` on this thread; the caller puts a barrier between ops.
   void run(size_t op_idx, int thread_idx);
 
-private:
+ private:
   Rows rows(ValueId id) const {
     const Value& v = graph_.value(id);
     return {reinterpret_cast<float*>(value_data(graph_, layout_, context_.arena, id)),
@@ -58,7 +58,8 @@ private:
   Share share(int64_t n, int64_t step, int thread_idx) const {
     return share_of(n, step, thread_idx, kernels_.num_threads);
   }
-  // A norm's or bias' values as f32: in place where the file has them so, else decoded into scratch.
+  // A norm's or bias' values as f32: in place where the file has them so, else decoded into
+  // scratch.
   const float* as_f32(WeightId id, std::byte* scratch) const;
 
   void embed(const Op& op, int thread_idx);

@@ -21,17 +21,19 @@ int32_t Sampler::sample(std::span<const float> logits) {
   std::copy(logits.begin(), logits.end(), logits_.begin());
   // Order as in transformers and vLLM: penalties, then temperature, then the cuts.
   for (size_t i = 0; i < logits_.size(); ++i) {
-    if (in_prompt_[i] == 0 && in_answer_[i] == 0) continue;
+    if (in_prompt_[i] == 0 && in_answer_[i] == 0)
+      continue;
     const auto repetition = static_cast<float>(options_.repetition_penalty);
     logits_[i] = logits_[i] > 0 ? logits_[i] / repetition : logits_[i] * repetition;
-    if (in_answer_[i] == 0) continue;
-    logits_[i] -= static_cast<float>(options_.presence_penalty +
-                                     options_.frequency_penalty * in_answer_[i]);
+    if (in_answer_[i] == 0)
+      continue;
+    logits_[i] -=
+        static_cast<float>(options_.presence_penalty + options_.frequency_penalty * in_answer_[i]);
   }
   int32_t chosen = 0;
   if (options_.temperature <= 0) {
-    chosen = static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) -
-                                  logits_.begin());
+    chosen =
+        static_cast<int32_t>(std::max_element(logits_.begin(), logits_.end()) - logits_.begin());
   } else {
     // The candidates, most likely first; equal logits by id, so that a seed means one answer.
     std::iota(order_.begin(), order_.end(), 0);
@@ -41,7 +43,8 @@ int32_t Sampler::sample(std::span<const float> logits) {
       return la != lb ? la > lb : a < b;
     };
     size_t count = order_.size();
-    if (options_.top_k > 0) count = std::min(count, static_cast<size_t>(options_.top_k));
+    if (options_.top_k > 0)
+      count = std::min(count, static_cast<size_t>(options_.top_k));
     std::partial_sort(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(count),
                       order_.end(), more_likely);
     const float best = logits_[static_cast<size_t>(order_[0])];
@@ -50,27 +53,32 @@ int32_t Sampler::sample(std::span<const float> logits) {
       return std::exp((static_cast<double>(logit) - best) / options_.temperature);
     };
     double total = 0;
-    for (size_t i = 0; i < count; ++i) total += probability(i);
+    for (size_t i = 0; i < count; ++i)
+      total += probability(i);
     if (options_.top_p < 1) {
       const double wanted = options_.top_p * total;
       double sum = 0;
       size_t kept = 0;
-      while (kept < count && (kept == 0 || sum < wanted)) sum += probability(kept++);
+      while (kept < count && (kept == 0 || sum < wanted))
+        sum += probability(kept++);
       count = kept;
     }
     if (options_.min_p > 0) {
       size_t kept = 1;
-      while (kept < count && probability(kept) >= options_.min_p) ++kept;
+      while (kept < count && probability(kept) >= options_.min_p)
+        ++kept;
       count = kept;
     }
     total = 0;
-    for (size_t i = 0; i < count; ++i) total += probability(i);
+    for (size_t i = 0; i < count; ++i)
+      total += probability(i);
     // [0, 1) from the top 53 bits: the same on every standard library.
     double target = static_cast<double>(random_() >> 11) * 0x1.0p-53 * total;
     size_t rank = 0;
     for (; rank + 1 < count; ++rank) {
       target -= probability(rank);
-      if (target < 0) break;
+      if (target < 0)
+        break;
     }
     chosen = order_[rank];
   }

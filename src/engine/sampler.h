@@ -9,10 +9,10 @@
 namespace pinhole {
 
 struct SamplingOptions {
-  double temperature = 0; // 0: greedy
-  int64_t top_k = 0;      // 0: all
-  double top_p = 1;       // keep the most likely tokens that add up to this
-  double min_p = 0;       // drop tokens below this share of the most likely one
+  double temperature = 0;        // 0: greedy
+  int64_t top_k = 0;             // 0: all
+  double top_p = 1;              // keep the most likely tokens that add up to this
+  double min_p = 0;              // drop tokens below this share of the most likely one
   double repetition_penalty = 1; // divides positive, multiplies negative logits of tokens seen
   double presence_penalty = 0;   // subtracted once from tokens seen in the answer
   double frequency_penalty = 0;  // subtracted for each time they were
@@ -20,7 +20,7 @@ struct SamplingOptions {
 };
 
 class Sampler {
-public:
+ public:
   // Scratch for `vocab_size` logits is allocated here, nothing in sample().
   Sampler(const SamplingOptions& options, int64_t vocab_size);
 
@@ -29,7 +29,7 @@ public:
   // Picks a token and remembers it. `logits` [vocab_size].
   int32_t sample(std::span<const float> logits);
 
-private:
+ private:
   SamplingOptions options_;
   std::mt19937_64 random_;
   std::vector<float> logits_;

@@ -14,7 +14,7 @@ tl::unexpected<Error> cancelled() { return fail(ErrorCode::kCancelled, "interrup
 } // namespace
 
 Session::Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels)
-    : model_(model), plan_(std::move(plan)), kernels_(kernels), backend_(kernels) {}
+    : model_(model), plan_(std::move(plan)), kernels_(kernels), backend_(kernels.num_threads) {}
 
 Result<std::unique_ptr<Session>> Session::create(const Model& model,
                                                  const SessionOptions& options) {
@@ -22,8 +22,7 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   std::unique_ptr<Session> session(new Session(model, std::move(plan), options.kernels));
   const MemoryPlan& p = session->plan_;
   PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
-  PINHOLE_TRY(session->features_,
-              AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
+  PINHOLE_TRY(session->features_, AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
   PINHOLE_TRY(session->cache_,
               KvCache::create(model.cache, options.kernels.kv_type, p.shape.context_tokens));
   if (p.features_bytes > 0) {
@@ -51,25 +50,28 @@ std::optional<Session::EncodedPicture> Session::find_picture(const Sha256Digest&
 Result<int32_t> Session::make_room(int64_t tokens, std::span<const Sha256Digest> keep) {
   const int64_t capacity = plan_.shape.feature_tokens;
   while (true) {
-    std::sort(pictures_.begin(), pictures_.end(), [](const auto& a, const auto& b) {
-      return a.rows.first_row < b.rows.first_row;
-    });
+    std::sort(pictures_.begin(), pictures_.end(),
+              [](const auto& a, const auto& b) { return a.rows.first_row < b.rows.first_row; });
     int64_t at = 0;
     for (const StoredPicture& picture : pictures_) {
-      if (picture.rows.first_row - at >= tokens) break;
+      if (picture.rows.first_row - at >= tokens)
+        break;
       at = picture.rows.first_row + picture.rows.tokens;
     }
-    if (capacity - at >= tokens) return static_cast<int32_t>(at);
+    if (capacity - at >= tokens)
+      return static_cast<int32_t>(at);
     auto oldest = pictures_.end();
     for (auto it = pictures_.begin(); it != pictures_.end(); ++it) {
-      if (std::find(keep.begin(), keep.end(), it->digest) != keep.end()) continue;
-      if (oldest == pictures_.end() || it->last_use < oldest->last_use) oldest = it;
+      if (std::find(keep.begin(), keep.end(), it->digest) != keep.end())
+        continue;
+      if (oldest == pictures_.end() || it->last_use < oldest->last_use)
+        oldest = it;
     }
     if (oldest == pictures_.end()) {
-      return fail(ErrorCode::kTooLarge,
-                  fmt::format("the pictures need {} tokens at once, {} were planned", tokens,
-                              capacity),
-                  {}, "send fewer or smaller pictures (--max-image-tokens)");
+      return fail(
+          ErrorCode::kTooLarge,
+          fmt::format("the pictures need {} tokens at once, {} were planned", tokens, capacity), {},
+          "send fewer or smaller pictures (--max-image-tokens)");
     }
     pictures_.erase(oldest);
   }
@@ -89,7 +91,8 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     switch (input.kind) {
     case InputKind::kPatchPositions: {
       patch_positions(grid, {ints, 2 * n});
-      if (windows.order.empty()) break;
+      if (windows.order.empty())
+        break;
       std::vector<int32_t> plain(ints, ints + 2 * n);
       for (size_t i = 0; i < n; ++i) {
         const size_t from = static_cast<size_t>(windows.order[i / unit]) * unit + i % unit;
@@ -100,7 +103,8 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     case InputKind::kTableRows: {
       const Input* weights = nullptr;
       for (const Input& other : model_.vision.inputs()) {
-        if (other.kind == InputKind::kTableWeights) weights = &other;
+        if (other.kind == InputKind::kTableWeights)
+          weights = &other;
       }
       assert(weights != nullptr);
       auto* out = reinterpret_cast<float*>(
@@ -123,14 +127,15 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     }
     case InputKind::kWindowOrder:
       for (size_t i = 0; i < n; ++i) {
-        ints[i] = windows.order[i / unit] * static_cast<int32_t>(unit) +
-                  static_cast<int32_t>(i % unit);
+        ints[i] =
+            windows.order[i / unit] * static_cast<int32_t>(unit) + static_cast<int32_t>(i % unit);
       }
       break;
     case InputKind::kWindowInverse:
       std::copy(windows.inverse.begin(), windows.inverse.end(), ints);
       break;
-    default: break; // kTableWeights: with kTableRows; kPatches: by the caller
+    default:
+      break; // kTableWeights: with kTableRows; kPatches: by the caller
     }
   }
 }
@@ -141,7 +146,8 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
                 std::span<const Sha256Digest> keep, const std::atomic<bool>* cancel) {
   ++clock_;
   for (StoredPicture& picture : pictures_) {
-    if (picture.digest != digest) continue;
+    if (picture.digest != digest)
+      continue;
     picture.last_use = clock_;
     EncodedPicture found = picture.rows;
     found.from_cache = true;
@@ -161,7 +167,8 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
 
   fill_vision_inputs(grid);
   for (const Input& input : model_.vision.inputs()) {
-    if (input.kind != InputKind::kPatches) continue;
+    if (input.kind != InputKind::kPatches)
+      continue;
     auto* patches = reinterpret_cast<float*>(
         value_data(model_.vision, plan_.vision, arena_.data(), input.value));
     const int64_t cols = model_.vision.value(input.value).cols;
@@ -175,7 +182,8 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
   RunContext context;
   context.arena = arena_.data();
   context.cancel = cancel;
-  if (!backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context)) return cancelled();
+  if (!backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context))
+    return cancelled();
 
   for (const Graph::Output& output : model_.vision.outputs()) {
     const int32_t slot = std::stoi(output.name.substr(output.name.find('.') + 1));
@@ -203,21 +211,21 @@ std::byte* Session::text_input(InputKind kind) const {
 Status Session::check(std::span<const PromptToken> tokens) const {
   for (const PromptToken& token : tokens) {
     if (token.id < 0 || token.id >= model_.vocab_size) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("token id {} is outside the vocabulary of {}", token.id,
-                              model_.vocab_size));
+      return fail(
+          ErrorCode::kInvalidInput,
+          fmt::format("token id {} is outside the vocabulary of {}", token.id, model_.vocab_size));
     }
     if (token.feature_row >= plan_.shape.feature_tokens) {
-      return fail(ErrorCode::kInvalidInput, fmt::format("picture row {} is outside the store of {}",
-                                                        token.feature_row,
-                                                        plan_.shape.feature_tokens));
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("picture row {} is outside the store of {}", token.feature_row,
+                              plan_.shape.feature_tokens));
     }
   }
   const int64_t needed = length() + static_cast<int64_t>(tokens.size());
   if (needed > plan_.shape.context_tokens) {
     return fail(ErrorCode::kTooLarge,
-                fmt::format("the context holds {} tokens, {} are needed", plan_.shape.context_tokens,
-                            needed),
+                fmt::format("the context holds {} tokens, {} are needed",
+                            plan_.shape.context_tokens, needed),
                 {}, "raise --ctx, lower --max-image-tokens, or shorten the prompt");
   }
   return {};
@@ -245,7 +253,8 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
     key_end[i] = static_cast<int32_t>(past + i + 1);
     feature_rows[i] = token.feature_row;
   }
-  for (int64_t i = 0; i < outputs; ++i) output_rows[i] = static_cast<int32_t>(n - outputs + i);
+  for (int64_t i = 0; i < outputs; ++i)
+    output_rows[i] = static_cast<int32_t>(n - outputs + i);
 
   RunContext context;
   context.arena = arena_.data();
@@ -253,28 +262,32 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   context.past_tokens = past;
   context.features = features_view_;
   context.cancel = cancel;
-  if (!backend_.run(model_.text, plan_.text, {n, outputs}, context)) return cancelled();
+  if (!backend_.run(model_.text, plan_.text, {n, outputs}, context))
+    return cancelled();
   history_.insert(history_.end(), tokens.begin(), tokens.end());
-  const auto* logits = reinterpret_cast<const float*>(value_data(
-      model_.text, plan_.text, arena_.data(), model_.text.outputs().front().value));
+  const auto* logits = reinterpret_cast<const float*>(
+      value_data(model_.text, plan_.text, arena_.data(), model_.text.outputs().front().value));
   return std::span<const float>(logits, static_cast<size_t>(outputs * model_.vocab_size));
 }
 
 void Session::truncate(int64_t length) {
-  if (length < this->length()) history_.resize(static_cast<size_t>(length));
+  if (length < this->length())
+    history_.resize(static_cast<size_t>(length));
 }
 
-Result<std::span<const float>>
-Session::prefill(std::span<const PromptToken> prompt, const std::atomic<bool>* cancel,
-                 int64_t* reused, FunctionRef<void(int64_t, int64_t)> progress) {
-  if (prompt.empty()) return fail(ErrorCode::kInvalidInput, "the prompt is empty");
+Result<std::span<const float>> Session::prefill(std::span<const PromptToken> prompt,
+                                                const std::atomic<bool>* cancel, int64_t* reused,
+                                                FunctionRef<void(int64_t, int64_t)> progress) {
+  if (prompt.empty())
+    return fail(ErrorCode::kInvalidInput, "the prompt is empty");
   size_t common = 0;
   while (common < history_.size() && common + 1 < prompt.size() &&
          history_[common].same_as(prompt[common])) {
     ++common;
   }
   truncate(static_cast<int64_t>(common));
-  if (reused != nullptr) *reused = static_cast<int64_t>(common);
+  if (reused != nullptr)
+    *reused = static_cast<int64_t>(common);
   std::span<const PromptToken> rest = prompt.subspan(common);
   PINHOLE_CHECK(check(rest));
   const auto total = static_cast<int64_t>(rest.size());
@@ -295,9 +308,8 @@ Result<std::span<const float>> Session::step(const PromptToken& token,
   return run_chunk({&token, 1}, 1, cancel);
 }
 
-Status Session::prefill_all_logits(
-    std::span<const PromptToken> prompt,
-    FunctionRef<void(int64_t, std::span<const float>)> visit) {
+Status Session::prefill_all_logits(std::span<const PromptToken> prompt,
+                                   FunctionRef<void(int64_t, std::span<const float>)> visit) {
   assert(plan_.shape.output_rows == plan_.shape.chunk_tokens);
   PINHOLE_CHECK(check(prompt));
   const auto chunk = static_cast<size_t>(plan_.shape.chunk_tokens);
@@ -307,7 +319,8 @@ Status Session::prefill_all_logits(
     PINHOLE_TRY(const std::span<const float> logits,
                 run_chunk(prompt.first(n), static_cast<int64_t>(n), nullptr));
     const auto vocab = static_cast<size_t>(model_.vocab_size);
-    for (size_t i = 0; i < n; ++i) visit(row++, logits.subspan(i * vocab, vocab));
+    for (size_t i = 0; i < n; ++i)
+      visit(row++, logits.subspan(i * vocab, vocab));
     prompt = prompt.subspan(n);
   }
   return {};

@@ -1,5 +1,5 @@
-// One sequence on one model: encodes pictures, fills the cache in chunks, gives logits. All memory is
-// reserved when it is created, as planned; afterwards nothing is allocated per token.
+// One sequence on one model: encodes pictures, fills the cache in chunks, gives logits. All memory
+// is reserved when it is created, as planned; afterwards nothing is allocated per token.
 #pragma once
 
 #include "base/function_ref.h"
@@ -38,7 +38,7 @@ struct SessionOptions {
 };
 
 class Session {
-public:
+ public:
   // Plans, then reserves. `model` (and its files) must outlive the session.
   static Result<std::unique_ptr<Session>> create(const Model& model, const SessionOptions& options);
 
@@ -54,9 +54,9 @@ public:
   };
   // Features of a picture that was encoded before and is still held.
   std::optional<EncodedPicture> find_picture(const Sha256Digest& digest) const;
-  // Runs the vision tower. `write_patches(row_begin, row_end, out)` fills rows of the patch input and
-  // is called by several threads at once. The features stay until the store is needed for others;
-  // pictures named by `keep` are not dropped.
+  // Runs the vision tower. `write_patches(row_begin, row_end, out)` fills rows of the patch input
+  // and is called by several threads at once. The features stay until the store is needed for
+  // others; pictures named by `keep` are not dropped.
   Result<EncodedPicture> encode(const Sha256Digest& digest, const PatchGrid& grid,
                                 FunctionRef<void(int64_t, int64_t, float*)> write_patches,
                                 std::span<const Sha256Digest> keep,
@@ -67,13 +67,12 @@ public:
   }
 
   // --- text ---
-  // Makes the cache hold exactly `prompt`, reusing the longest common prefix, and returns the logits
-  // [vocab_size] after its last token. `reused` tells how many tokens were already there.
-  Result<std::span<const float>> prefill(std::span<const PromptToken> prompt,
-                                         const std::atomic<bool>* cancel = nullptr,
-                                         int64_t* reused = nullptr,
-                                         FunctionRef<void(int64_t done, int64_t total)> progress =
-                                             [](int64_t, int64_t) {});
+  // Makes the cache hold exactly `prompt`, reusing the longest common prefix, and returns the
+  // logits [vocab_size] after its last token. `reused` tells how many tokens were already there.
+  Result<std::span<const float>> prefill(
+      std::span<const PromptToken> prompt, const std::atomic<bool>* cancel = nullptr,
+      int64_t* reused = nullptr,
+      FunctionRef<void(int64_t done, int64_t total)> progress = [](int64_t, int64_t) {});
   // Appends one token; logits after it.
   Result<std::span<const float>> step(const PromptToken& token,
                                       const std::atomic<bool>* cancel = nullptr);
@@ -85,7 +84,7 @@ public:
   int64_t length() const { return static_cast<int64_t>(history_.size()); }
   void truncate(int64_t length); // forgets later tokens
 
-private:
+ private:
   Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels);
 
   // Runs the next `count` tokens; the last `outputs` rows give logits.

@@ -29,12 +29,15 @@ constexpr TensorName kDecoderNames[] = {
 };
 
 // down_proj(act_fn(gate_proj(x)) * up_proj(x))
-void dense_mlp(Graph& g, WeightTable& w, const TextConfig& c, int layer, ValueId x, ValueId normed) {
+void dense_mlp(Graph& g, WeightTable& w, const TextConfig& c, int layer, ValueId x,
+               ValueId normed) {
   const MatmulPart parts[] = {
       {w.matrix("layers.{}.mlp.gate_proj", c.intermediate_size, c.hidden_size, layer)},
       {w.matrix("layers.{}.mlp.up_proj", c.intermediate_size, c.hidden_size, layer)}};
-  const WeightId down = w.matrix("layers.{}.mlp.down_proj", c.hidden_size, c.intermediate_size, layer);
-  if (!w.status()) return;
+  const WeightId down =
+      w.matrix("layers.{}.mlp.down_proj", c.hidden_size, c.intermediate_size, layer);
+  if (!w.status())
+    return;
   const std::vector<ValueId> gate_up = g.matmul_shared(normed, parts);
   const ValueId hidden = g.gated(gate_up[0], gate_up[1], Activation::kSilu);
   g.matmul(hidden, down, kNoWeight, Activation::kNone, x);
@@ -42,7 +45,8 @@ void dense_mlp(Graph& g, WeightTable& w, const TextConfig& c, int layer, ValueId
 
 // Qwen3VLMoeTextSparseMoeBlock: softmax over all experts in f32, top-k, renormalise; an expert is
 // down(silu(gate(x)) * up(x)) with gate and up fused on the hub, gate first.
-void sparse_mlp(Graph& g, WeightTable& w, const TextConfig& c, int layer, ValueId x, ValueId normed) {
+void sparse_mlp(Graph& g, WeightTable& w, const TextConfig& c, int layer, ValueId x,
+                ValueId normed) {
   const int64_t experts = c.num_experts;
   const int64_t ffn = c.moe_intermediate_size;
   const int64_t hidden = c.hidden_size;
@@ -60,7 +64,8 @@ void sparse_mlp(Graph& g, WeightTable& w, const TextConfig& c, int layer, ValueI
     down = w.experts("layers.{}.mlp.experts.down_proj", experts, hidden, ffn, 0, hidden, layer,
                      ".weight");
   }
-  if (!w.status()) return;
+  if (!w.status())
+    return;
   const ValueId logits = g.matmul(normed, router);
   const Graph::Routing routing = g.route(logits, c.num_experts_per_tok, c.norm_topk_prob);
   g.moe(normed, x, routing, gate, up, down, Activation::kSilu);
@@ -87,7 +92,8 @@ std::vector<uint8_t> mrope_axes(const TextConfig& config, bool interleaved) {
   if (interleaved) {
     for (size_t axis = 1; axis <= 2; ++axis) {
       const auto end = std::min<size_t>(half, static_cast<size_t>(3 * section[axis]));
-      for (size_t i = axis; i < end; i += 3) axes[i] = static_cast<uint8_t>(axis);
+      for (size_t i = axis; i < end; i += 3)
+        axes[i] = static_cast<uint8_t>(axis);
     }
   } else {
     for (size_t i = 0; i < half; ++i) {
@@ -134,7 +140,8 @@ void decoder_layer(Graph& g, WeightTable& w, const TextConfig& c, const DecoderO
     q_norm = w.vector("layers.{}.self_attn.q_norm", c.head_dim, layer);
     k_norm = w.vector("layers.{}.self_attn.k_norm", c.head_dim, layer);
   }
-  if (!w.status()) return;
+  if (!w.status())
+    return;
 
   g.begin_block(layer);
   // hidden_states = self.input_layernorm(hidden_states)
@@ -168,7 +175,8 @@ void text_head(Graph& g, WeightTable& w, const TextConfig& c, ValueId x, ValueId
   // Some files keep lm_head although the embeddings are tied; the tie is what counts.
   const bool tied = c.tie_word_embeddings || !w.has("lm_head");
   const WeightId head = w.matrix(tied ? "embed_tokens" : "lm_head", c.vocab_size, c.hidden_size);
-  if (!w.status()) return;
+  if (!w.status())
+    return;
   g.begin_block(-1);
   const ValueId last = g.gather_rows(x, output_rows, {RowSymbol::kOutputs, 1});
   const ValueId normed = g.rms_norm(last, norm, static_cast<float>(c.rms_norm_eps));
@@ -189,7 +197,8 @@ void vision_attention(Graph& g, WeightTable& w, const VisionAttention& spec, int
   const int64_t n = spec.hidden_size;
   std::vector<MatmulPart> parts;
   if (w.has("blocks.{}.attn.qkv", layer)) {
-    parts = {{w.matrix("blocks.{}.attn.qkv", 3 * n, n, layer), w.bias("blocks.{}.attn.qkv", 3 * n, layer)}};
+    parts = {{w.matrix("blocks.{}.attn.qkv", 3 * n, n, layer),
+              w.bias("blocks.{}.attn.qkv", 3 * n, layer)}};
   } else {
     for (const char* name : {"blocks.{}.attn.q", "blocks.{}.attn.k", "blocks.{}.attn.v"}) {
       parts.push_back({w.matrix(name, n, n, layer), w.bias(name, n, layer)});
@@ -197,7 +206,8 @@ void vision_attention(Graph& g, WeightTable& w, const VisionAttention& spec, int
   }
   const WeightId proj = w.matrix("blocks.{}.attn.proj", n, n, layer);
   const WeightId proj_bias = w.bias("blocks.{}.attn.proj", n, layer);
-  if (!w.status()) return;
+  if (!w.status())
+    return;
 
   const int64_t head_dim = n / spec.num_heads;
   std::vector<ValueId> qkv = g.matmul_shared(normed, parts);
@@ -233,9 +243,11 @@ ValueId patch_embed(Graph& g, WeightTable& w, bool has_bias, int64_t hidden_size
   const bool second = w.has("patch_embed.proj", -1, ".weight.1");
   const WeightId kernel2 =
       second ? w.matrix("patch_embed.proj", hidden_size, cols, -1, ".weight.1") : kNoWeight;
-  if (!w.status()) return kNoValue;
+  if (!w.status())
+    return kNoValue;
   const ValueId x = g.matmul(patches, kernel, bias);
-  if (second) g.matmul(patches, kernel2, kNoWeight, Activation::kNone, x);
+  if (second)
+    g.matmul(patches, kernel2, kNoWeight, Activation::kNone, x);
   return x;
 }
 

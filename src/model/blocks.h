@@ -1,5 +1,5 @@
-// Pieces that several families share, described with graph ops. Each mirrors the transformers module
-// named above it; a family composes them and adds what is its own.
+// Pieces that several families share, described with graph ops. Each mirrors the transformers
+// module named above it; a family composes them and adds what is its own.
 #pragma once
 
 #include "model/config.h"
@@ -15,8 +15,8 @@ namespace pinhole {
 // inv_freq of rotary embeddings: theta^(-2i/dim), i < dim/2, computed as transformers does in f32.
 std::vector<float> rope_inv_freq(double theta, int64_t dim);
 
-// Which of (time, height, width) drives each of head_dim/2 angles. Interleaved (Qwen3-VL): height at
-// 1, 4, 7 … below 3*section[1], width at 2, 5, 8 … below 3*section[2], time elsewhere. Chunked
+// Which of (time, height, width) drives each of head_dim/2 angles. Interleaved (Qwen3-VL): height
+// at 1, 4, 7 … below 3*section[1], width at 2, 5, 8 … below 3*section[2], time elsewhere. Chunked
 // (Qwen2-VL, Qwen2.5-VL): time, then height, then width.
 std::vector<uint8_t> mrope_axes(const TextConfig& config, bool interleaved);
 
@@ -32,10 +32,11 @@ struct DecoderOptions {
   bool qkv_bias = false; // biases on q, k, v (Qwen2)
 };
 
-// One pre-norm decoder layer: x += attention(norm(x)); x += mlp(norm(x)), dense or mixture of experts.
-void decoder_layer(Graph& g, WeightTable& w, const TextConfig& config, const DecoderOptions& options,
-                   int layer, ValueId x, const Graph::RopeAngles& angles,
-                   const Graph::KeyRange& keys);
+// One pre-norm decoder layer: x += attention(norm(x)); x += mlp(norm(x)), dense or mixture of
+// experts.
+void decoder_layer(Graph& g, WeightTable& w, const TextConfig& config,
+                   const DecoderOptions& options, int layer, ValueId x,
+                   const Graph::RopeAngles& angles, const Graph::KeyRange& keys);
 
 // Final norm and lm_head on the wanted rows; output "logits".
 void text_head(Graph& g, WeightTable& w, const TextConfig& config, ValueId x, ValueId output_rows);
@@ -53,7 +54,8 @@ struct VisionAttention {
   Graph::RopeAngles angles;
   Graph::KeyRange keys;
 };
-// x += proj(attention(normed)); weights "blocks.{}.attn.qkv" (one matrix, or q, k, v apart in GGUF).
+// x += proj(attention(normed)); weights "blocks.{}.attn.qkv" (one matrix, or q, k, v apart in
+// GGUF).
 void vision_attention(Graph& g, WeightTable& w, const VisionAttention& spec, int layer, ValueId x,
                       ValueId normed);
 

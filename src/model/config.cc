@@ -20,14 +20,18 @@ Result<int64_t> in_range(int64_t value, std::string_view key, int64_t low, int64
 // eos_token_id is one number or a list of them.
 void add_eos(const Json& object, std::vector<int64_t>& ids) {
   const Json* eos = json_find(object, "eos_token_id");
-  if (eos == nullptr) return;
+  if (eos == nullptr)
+    return;
   const auto add = [&ids](const Json& id) {
-    if (!id.is_number_integer()) return;
+    if (!id.is_number_integer())
+      return;
     const auto value = id.get<int64_t>();
-    if (std::find(ids.begin(), ids.end(), value) == ids.end()) ids.push_back(value);
+    if (std::find(ids.begin(), ids.end(), value) == ids.end())
+      ids.push_back(value);
   };
   if (eos->is_array()) {
-    for (const Json& id : *eos) add(id);
+    for (const Json& id : *eos)
+      add(id);
   } else {
     add(*eos);
   }
@@ -45,7 +49,8 @@ Status check(const TextConfig& config, const std::string& where) {
                 fmt::format("head_dim {} is odd, expected an even number", config.head_dim), where);
   }
   int64_t sum = 0;
-  for (const int64_t section : config.mrope_section) sum += section;
+  for (const int64_t section : config.mrope_section)
+    sum += section;
   if (sum != 0 && sum != config.head_dim / 2) {
     return fail(ErrorCode::kInvalidInput,
                 fmt::format("mrope_section [{}] sums to {}, expected head_dim / 2 = {}",
@@ -83,7 +88,8 @@ Result<std::vector<int64_t>> HfReaderScope::integers_or(std::string_view key,
                                                         std::vector<int64_t> fallback, int64_t low,
                                                         int64_t high) const {
   const Json* list = json_find(object_, key);
-  if (list == nullptr) return fallback;
+  if (list == nullptr)
+    return fallback;
   if (!list->is_array() || list->size() > static_cast<size_t>(kMaxCount)) {
     return fail(ErrorCode::kInvalidInput,
                 fmt::format("'{}' is not a list of at most {} integers", key, kMaxCount), where_);
@@ -91,8 +97,8 @@ Result<std::vector<int64_t>> HfReaderScope::integers_or(std::string_view key,
   std::vector<int64_t> out;
   for (const Json& item : *list) {
     if (!item.is_number_integer()) {
-      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' holds something else than integers", key),
-                  where_);
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("'{}' holds something else than integers", key), where_);
     }
     PINHOLE_TRY(const int64_t value, in_range(item.get<int64_t>(), key, low, high, where_));
     out.push_back(value);
@@ -130,9 +136,9 @@ Result<TextConfig> text_config_from_hf(const ModelFile& file) {
   PINHOLE_TRY(config.num_attention_heads, read.integer("num_attention_heads", 1, kMaxCount));
   PINHOLE_TRY(config.num_key_value_heads,
               read.integer_or("num_key_value_heads", config.num_attention_heads, 1, kMaxCount));
-  PINHOLE_TRY(config.head_dim,
-              read.integer_or("head_dim", config.hidden_size / config.num_attention_heads, 1,
-                              kMaxWidth));
+  PINHOLE_TRY(
+      config.head_dim,
+      read.integer_or("head_dim", config.hidden_size / config.num_attention_heads, 1, kMaxWidth));
   PINHOLE_TRY(config.vocab_size, read.integer("vocab_size", 1, kMaxVocab));
   PINHOLE_TRY(config.max_position_embeddings,
               read.integer_or("max_position_embeddings", 32768, 1, kMaxContext));
@@ -143,14 +149,16 @@ Result<TextConfig> text_config_from_hf(const ModelFile& file) {
   PINHOLE_TRY(config.rope_theta, read.number_or("rope_theta", 10000.0));
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const Json* rope = json_find(text, key);
-    if (rope == nullptr) continue;
+    if (rope == nullptr)
+      continue;
     if (!rope->is_object()) {
       return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is not an object", key), where);
     }
     const HfReaderScope scope(*rope, where + ", " + key);
     PINHOLE_TRY(config.rope_theta, scope.number_or("rope_theta", config.rope_theta));
     PINHOLE_TRY(const auto sections, scope.integers_or("mrope_section", {}, 0, kMaxWidth));
-    if (sections.size() == 3) std::copy_n(sections.begin(), 3, config.mrope_section.begin());
+    if (sections.size() == 3)
+      std::copy_n(sections.begin(), 3, config.mrope_section.begin());
     for (const char* type_key : {"rope_type", "type"}) {
       const Json* type = json_find(*rope, type_key);
       if (type != nullptr && *type != "default" && *type != "mrope") {
@@ -169,7 +177,8 @@ Result<TextConfig> text_config_from_hf(const ModelFile& file) {
   if (config.num_experts > 0) {
     PINHOLE_TRY(config.num_experts_per_tok, read.integer("num_experts_per_tok", 1, kMaxCount));
     PINHOLE_TRY(config.moe_intermediate_size, read.integer("moe_intermediate_size", 1, kMaxWidth));
-    PINHOLE_TRY(config.decoder_sparse_step, read.integer_or("decoder_sparse_step", 1, 1, kMaxCount));
+    PINHOLE_TRY(config.decoder_sparse_step,
+                read.integer_or("decoder_sparse_step", 1, 1, kMaxCount));
     PINHOLE_TRY(config.mlp_only_layers, read.integers_or("mlp_only_layers", {}, 0, kMaxCount));
     PINHOLE_TRY(config.norm_topk_prob, json_bool_or(text, "norm_topk_prob", true, where));
   }
@@ -204,8 +213,8 @@ Result<TextConfig> text_config_from_gguf(const ModelFile& file, const std::strin
     PINHOLE_TRY(const GgufArray* array, file.gguf().array(key("rope.dimension_sections")));
     PINHOLE_TRY(const std::vector<int64_t> sections, array->integers());
     for (size_t i = 0; i < std::min<size_t>(3, sections.size()); ++i) {
-      PINHOLE_TRY(config.mrope_section[i], in_range(sections[i], key("rope.dimension_sections"), 0,
-                                                    kMaxWidth, file.path()));
+      PINHOLE_TRY(config.mrope_section[i],
+                  in_range(sections[i], key("rope.dimension_sections"), 0, kMaxWidth, file.path()));
     }
   }
   const Tensor* embedding = file.find("token_embd.weight");
@@ -223,9 +232,10 @@ Result<TextConfig> text_config_from_gguf(const ModelFile& file, const std::strin
     PINHOLE_TRY(config.moe_intermediate_size,
                 gguf_integer(file, key("expert_feed_forward_length"), 1, kMaxWidth));
   }
-  PINHOLE_TRY(const int64_t eos, gguf_integer_or(file, "tokenizer.ggml.eos_token_id", -1, -1,
-                                                 kMaxVocab));
-  if (eos >= 0) config.eos_token_ids.push_back(eos);
+  PINHOLE_TRY(const int64_t eos,
+              gguf_integer_or(file, "tokenizer.ggml.eos_token_id", -1, -1, kMaxVocab));
+  if (eos >= 0)
+    config.eos_token_ids.push_back(eos);
   PINHOLE_CHECK(check(config, file.path()));
   return config;
 }

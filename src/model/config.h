@@ -1,5 +1,5 @@
-// The numbers that shape a model, under Hugging Face's config.json names, read from either container
-// and checked (positive, within bounds that keep 64-bit size arithmetic exact).
+// The numbers that shape a model, under Hugging Face's config.json names, read from either
+// container and checked (positive, within bounds that keep 64-bit size arithmetic exact).
 #pragma once
 
 #include "base/result.h"
@@ -45,8 +45,9 @@ Result<TextConfig> text_config_from_gguf(const ModelFile& file, const std::strin
 
 // Reads checked integers: every value must lie in [low, high].
 class HfReaderScope {
-public:
-  HfReaderScope(const Json& object, std::string where) : object_(object), where_(std::move(where)) {}
+ public:
+  HfReaderScope(const Json& object, std::string where)
+      : object_(object), where_(std::move(where)) {}
   Result<int64_t> integer(std::string_view key, int64_t low, int64_t high) const;
   Result<int64_t> integer_or(std::string_view key, int64_t fallback, int64_t low,
                              int64_t high) const;
@@ -56,7 +57,7 @@ public:
   const Json& object() const { return object_; }
   const std::string& where() const { return where_; }
 
-private:
+ private:
   const Json& object_;
   std::string where_;
 };
@@ -67,8 +68,8 @@ Result<int64_t> gguf_integer_or(const ModelFile& file, const std::string& key, i
                                 int64_t low, int64_t high);
 
 // Upper bounds for the numbers above.
-inline constexpr int64_t kMaxWidth = 1 << 20;  // hidden sizes
-inline constexpr int64_t kMaxCount = 1 << 12;  // layers, heads, experts
+inline constexpr int64_t kMaxWidth = 1 << 20; // hidden sizes
+inline constexpr int64_t kMaxCount = 1 << 12; // layers, heads, experts
 inline constexpr int64_t kMaxVocab = 1 << 24;
 inline constexpr int64_t kMaxContext = 1 << 26;
 

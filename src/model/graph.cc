@@ -6,18 +6,30 @@ namespace pinhole {
 
 std::string_view role_name(Role role) {
   switch (role) {
-  case Role::kTextEmbedding: return "text embedding";
-  case Role::kTextAttention: return "text attention";
-  case Role::kTextMlp: return "text mlp";
-  case Role::kTextNorm: return "text norm";
-  case Role::kTextRouter: return "text router";
-  case Role::kTextExpert: return "text expert";
-  case Role::kTextOutput: return "text output";
-  case Role::kVisionEmbedding: return "vision embedding";
-  case Role::kVisionAttention: return "vision attention";
-  case Role::kVisionMlp: return "vision mlp";
-  case Role::kVisionNorm: return "vision norm";
-  case Role::kProjector: return "projector";
+  case Role::kTextEmbedding:
+    return "text embedding";
+  case Role::kTextAttention:
+    return "text attention";
+  case Role::kTextMlp:
+    return "text mlp";
+  case Role::kTextNorm:
+    return "text norm";
+  case Role::kTextRouter:
+    return "text router";
+  case Role::kTextExpert:
+    return "text expert";
+  case Role::kTextOutput:
+    return "text output";
+  case Role::kVisionEmbedding:
+    return "vision embedding";
+  case Role::kVisionAttention:
+    return "vision attention";
+  case Role::kVisionMlp:
+    return "vision mlp";
+  case Role::kVisionNorm:
+    return "vision norm";
+  case Role::kProjector:
+    return "projector";
   }
   return "?";
 }
@@ -27,30 +39,49 @@ Part part_of(Role role) {
   case Role::kVisionEmbedding:
   case Role::kVisionAttention:
   case Role::kVisionMlp:
-  case Role::kVisionNorm: return Part::kVision;
-  case Role::kProjector: return Part::kProjector;
-  default: return Part::kText;
+  case Role::kVisionNorm:
+    return Part::kVision;
+  case Role::kProjector:
+    return Part::kProjector;
+  default:
+    return Part::kText;
   }
 }
 
 std::string_view op_name(OpKind kind) {
   switch (kind) {
-  case OpKind::kEmbed: return "embed";
-  case OpKind::kPutRows: return "put_rows";
-  case OpKind::kGatherRows: return "gather_rows";
-  case OpKind::kGatherWeighted: return "gather_weighted";
-  case OpKind::kMatmul: return "matmul";
-  case OpKind::kRmsNorm: return "rms_norm";
-  case OpKind::kLayerNorm: return "layer_norm";
-  case OpKind::kAdd: return "add";
-  case OpKind::kActivate: return "activate";
-  case OpKind::kGated: return "gated";
-  case OpKind::kRopeTable: return "rope_table";
-  case OpKind::kRope: return "rope";
-  case OpKind::kKvStore: return "kv_store";
-  case OpKind::kAttention: return "attention";
-  case OpKind::kRoute: return "route";
-  case OpKind::kMoe: return "moe";
+  case OpKind::kEmbed:
+    return "embed";
+  case OpKind::kPutRows:
+    return "put_rows";
+  case OpKind::kGatherRows:
+    return "gather_rows";
+  case OpKind::kGatherWeighted:
+    return "gather_weighted";
+  case OpKind::kMatmul:
+    return "matmul";
+  case OpKind::kRmsNorm:
+    return "rms_norm";
+  case OpKind::kLayerNorm:
+    return "layer_norm";
+  case OpKind::kAdd:
+    return "add";
+  case OpKind::kActivate:
+    return "activate";
+  case OpKind::kGated:
+    return "gated";
+  case OpKind::kRopeTable:
+    return "rope_table";
+  case OpKind::kRope:
+    return "rope";
+  case OpKind::kKvStore:
+    return "kv_store";
+  case OpKind::kAttention:
+    return "attention";
+  case OpKind::kRoute:
+    return "route";
+  case OpKind::kMoe:
+    return "moe";
   }
   return "?";
 }
@@ -140,8 +171,7 @@ void Graph::gather_weighted(ValueId x, ValueId rows, ValueId weights, WeightId t
 ValueId Graph::matmul(ValueId x, WeightId w, WeightId bias, Activation activation,
                       ValueId residual) {
   assert(weight(w).cols == value(x).cols);
-  const ValueId y =
-      residual != kNoValue ? residual : new_value(value(x).rows, weight(w).rows);
+  const ValueId y = residual != kNoValue ? residual : new_value(value(x).rows, weight(w).rows);
   Op& op = push(OpKind::kMatmul);
   op.x = x;
   op.y = y;

@@ -1,10 +1,10 @@
-// The forward pass as data: a family describes it with these ops, the planner lays it out, the engine
-// runs it. Nothing here computes.
+// The forward pass as data: a family describes it with these ops, the planner lays it out, the
+// engine runs it. Nothing here computes.
 //
-// Every value is f32 (or i32 for index inputs) rows in an arena: [rows, cols] where the row count is
-// symbolic (RowCount), so that one graph serves every chunk of tokens or picture up to the planned
-// maximum. Values may share a Buffer: slices of columns, reshapes and in-place results. Matmul is
-// y[m,n] = x[m,k] * W[n,k]^T.
+// Every value is f32 (or i32 for index inputs) rows in an arena: [rows, cols] where the row count
+// is symbolic (RowCount), so that one graph serves every chunk of tokens or picture up to the
+// planned maximum. Values may share a Buffer: slices of columns, reshapes and in-place results.
+// Matmul is y[m,n] = x[m,k] * W[n,k]^T.
 #pragma once
 
 #include "base/result.h"
@@ -84,13 +84,24 @@ enum class InputKind : uint8_t {
 struct Input {
   InputKind kind;
   ValueId value = kNoValue;
-  int64_t parameter = 0; // kTableRows, kTableWeights: side of the table; key ranges: 1 when windowed
+  int64_t parameter =
+      0; // kTableRows, kTableWeights: side of the table; key ranges: 1 when windowed
 };
 
 // What a tensor is for; `inspect` sums sizes by it and quantisation recipes decide by it.
 enum class Role : uint8_t {
-  kTextEmbedding, kTextAttention, kTextMlp, kTextNorm, kTextRouter, kTextExpert, kTextOutput,
-  kVisionEmbedding, kVisionAttention, kVisionMlp, kVisionNorm, kProjector,
+  kTextEmbedding,
+  kTextAttention,
+  kTextMlp,
+  kTextNorm,
+  kTextRouter,
+  kTextExpert,
+  kTextOutput,
+  kVisionEmbedding,
+  kVisionAttention,
+  kVisionMlp,
+  kVisionNorm,
+  kProjector,
 };
 std::string_view role_name(Role role);
 enum class Part : uint8_t { kText, kVision, kProjector };
@@ -121,15 +132,17 @@ enum class OpKind : uint8_t {
   kGatherRows,     // y[i] = x[rows[i]]
   kGatherWeighted, // y += sum_j weights[i,j] * table[rows[i,j]], in place
   kMatmul,         // up to three weights that share x
-  kRmsNorm, kLayerNorm,
-  kAdd, kActivate,
-  kGated,          // y = activation(gate) * up
-  kRopeTable,      // cos, sin [rows, half] from positions
-  kRope,           // in place
-  kKvStore,        // keys and values of the chunk into the cache of `layer`
-  kAttention,      // over the cache of `layer`, or over k, v values (vision)
-  kRoute,          // softmax over experts, top-k, renormalise: ids and weights
-  kMoe,            // y += sum of the chosen experts' gated MLPs
+  kRmsNorm,
+  kLayerNorm,
+  kAdd,
+  kActivate,
+  kGated,     // y = activation(gate) * up
+  kRopeTable, // cos, sin [rows, half] from positions
+  kRope,      // in place
+  kKvStore,   // keys and values of the chunk into the cache of `layer`
+  kAttention, // over the cache of `layer`, or over k, v values (vision)
+  kRoute,     // softmax over experts, top-k, renormalise: ids and weights
+  kMoe,       // y += sum of the chosen experts' gated MLPs
 };
 std::string_view op_name(OpKind kind);
 
@@ -150,20 +163,20 @@ struct Op {
   Activation activation = Activation::kNone;
   ValueId residual = kNoValue;
   float eps = 0, scale = 1;
-  int64_t group = 0;     // norms: elements that are normalised together (head_dim for q/k norms)
+  int64_t group = 0; // norms: elements that are normalised together (head_dim for q/k norms)
   int64_t heads = 0, kv_heads = 0, head_dim = 0, rot_dim = 0;
   int64_t top_k = 0;
-  int32_t layer = -1;    // cache layer
-  int32_t slot = 0;      // which set of picture features
-  bool add = false;      // kPutRows: add instead of replace
+  int32_t layer = -1; // cache layer
+  int32_t slot = 0;   // which set of picture features
+  bool add = false;   // kPutRows: add instead of replace
   bool renormalise = true;
   std::vector<float> inv_freq; // kRopeTable
   std::vector<uint8_t> axis;   // kRopeTable: which position component drives frequency i
-  int32_t block = -1;    // transformer block, for reports
+  int32_t block = -1;          // transformer block, for reports
 };
 
 class Graph {
-public:
+ public:
   // --- description ---
   WeightId add_weight(const Weight& weight);
   ValueId input(InputKind kind, int64_t cols, ElementType type, RowCount rows = {},
@@ -186,7 +199,7 @@ public:
   ValueId rms_norm(ValueId x, WeightId weight, float eps);
   void rms_norm_heads(ValueId x, WeightId weight, float eps, int64_t head_dim); // in place
   ValueId layer_norm(ValueId x, WeightId weight, WeightId bias, float eps);
-  void add(ValueId x, ValueId other); // x += other
+  void add(ValueId x, ValueId other);                             // x += other
   ValueId gated(ValueId gate, ValueId up, Activation activation); // takes gate's place
   struct RopeAngles {
     ValueId cos, sin;
@@ -226,7 +239,7 @@ public:
   const Value& value(ValueId id) const { return values_[static_cast<size_t>(id)]; }
   const Weight& weight(WeightId id) const { return weights_[static_cast<size_t>(id)]; }
 
-private:
+ private:
   Op& push(OpKind kind);
   ValueId add_value(Value value);
 

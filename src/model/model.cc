@@ -2,6 +2,7 @@
 
 #include "model/family.h"
 
+#include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <unordered_set>
@@ -33,20 +34,33 @@ Result<ModelFiles> ModelFiles::open(const std::string& path, const std::string& 
 
 namespace {
 
+// general.name, or what the file or folder is called.
+std::string display_name(const ModelFile& file) {
+  if (file.gguf().find("general.name") != nullptr) {
+    if (const auto name = file.gguf().string("general.name"))
+      return std::string(*name);
+  }
+  return std::filesystem::path(file.path()).lexically_normal().stem().string();
+}
+
 // What is used follows from the graphs: every weight that an op reads points at its tensor.
 void account_tensors(const ModelFiles& files, Model& model) {
   std::unordered_set<const Tensor*> used;
   for (const Graph* graph : {&model.text, &model.vision}) {
-    for (const Weight& weight : graph->weights()) used.insert(weight.tensor);
+    for (const Weight& weight : graph->weights())
+      used.insert(weight.tensor);
   }
   const auto visit = [&](const ModelFile& file) {
     for (const Tensor& tensor : file.tensors()) {
-      if (used.contains(&tensor)) model.weight_bytes += tensor.bytes;
-      else model.unused_tensors.push_back(tensor.name);
+      if (used.contains(&tensor))
+        model.weight_bytes += tensor.bytes;
+      else
+        model.unused_tensors.push_back(tensor.name);
     }
   };
   visit(files.text);
-  if (files.projector) visit(*files.projector);
+  if (files.projector)
+    visit(*files.projector);
 }
 
 } // namespace
@@ -65,8 +79,10 @@ Result<Model> describe_model(const ModelFiles& files) {
     const std::string_view key = is_gguf ? family.gguf_arch : family.name;
     if (key == type) {
       auto model = family.describe(files);
-      if (!model) return model;
+      if (!model)
+        return model;
       model->family = family.name;
+      model->name = display_name(file);
       account_tensors(files, *model);
       return model;
     }
@@ -74,7 +90,8 @@ Result<Model> describe_model(const ModelFiles& files) {
   }
   if (is_gguf && type == "clip") {
     return fail(ErrorCode::kInvalidInput, "this file is a picture projector (mmproj), not a model",
-                file.path(), "give the text model's .gguf; the projector beside it is found by itself");
+                file.path(),
+                "give the text model's .gguf; the projector beside it is found by itself");
   }
   return fail(ErrorCode::kUnsupported,
               fmt::format("{} '{}' is not one of the families here: {}",

@@ -1,6 +1,6 @@
 // A model described: what its family makes of the files. The graphs, the shape of the cache, how a
-// picture becomes patches and tokens, and which tensors are missing or unused. Weights point into the
-// files, which must outlive the model.
+// picture becomes patches and tokens, and which tensors are missing or unused. Weights point into
+// the files, which must outlive the model.
 #pragma once
 
 #include "base/result.h"
@@ -20,16 +20,16 @@ namespace pinhole {
 struct PictureSpec {
   int64_t patch_size = 0;
   int64_t merge_size = 1;
-  int64_t frames = 1;            // times each pixel stands in a patch row (temporal patch of a still)
+  int64_t frames = 1; // times each pixel stands in a patch row (temporal patch of a still)
   std::array<float, 3> mean{0.5f, 0.5f, 0.5f};
   std::array<float, 3> std{0.5f, 0.5f, 0.5f};
   int64_t min_pixels = 0;
   int64_t max_pixels = 0;
-  int64_t feature_size = 0;      // columns of one feature row: the text model's hidden_size
-  int32_t feature_slots = 1;     // 1 + number of deepstack outputs
-  int64_t window_size_px = 0;    // windowed vision attention; 0: none
-  std::string placeholder;       // text of the token that stands for one picture token
-  std::string before, after;     // texts around the placeholders (vision start, vision end)
+  int64_t feature_size = 0;   // columns of one feature row: the text model's hidden_size
+  int32_t feature_slots = 1;  // 1 + number of deepstack outputs
+  int64_t window_size_px = 0; // windowed vision attention; 0: none
+  std::string placeholder;    // text of the token that stands for one picture token
+  std::string before, after;  // texts around the placeholders (vision start, vision end)
 
   int64_t patch_elements() const { return 3 * frames * patch_size * patch_size; }
   int64_t tokens(int64_t height_px, int64_t width_px) const {
@@ -46,8 +46,8 @@ struct CacheSpec {
 };
 
 struct Model {
-  std::string family;        // row name in families.def
-  std::string name;          // general.name or the folder's name
+  std::string family; // row name in families.def
+  std::string name;   // general.name or the folder's name
   int64_t hidden_size = 0;
   int64_t vocab_size = 0;
   int64_t context_length = 0; // max_position_embeddings
@@ -56,7 +56,7 @@ struct Model {
   std::vector<int64_t> eos_token_ids; // from config; the tokenizer may add more
   Graph text;                         // output "logits" [outputs, vocab_size]
   std::optional<PictureSpec> pictures;
-  Graph vision;                       // outputs "features.0", "features.1", ...: [tokens, feature_size]
+  Graph vision; // outputs "features.0", "features.1", ...: [tokens, feature_size]
   std::vector<std::string> unused_tensors; // in the files, but the family does not know them
   uint64_t weight_bytes = 0;               // of the tensors that are used
 };

@@ -14,13 +14,16 @@ constexpr int64_t kMaxPixels = int64_t{1} << 40;
 Status read_three(const Json& config, const char* key, const std::string& where,
                   std::array<float, 3>& out) {
   const Json* list = json_find(config, key);
-  if (list == nullptr) return {};
+  if (list == nullptr)
+    return {};
   if (!list->is_array() || list->size() != 3) {
-    return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is not a list of 3 numbers", key), where);
+    return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is not a list of 3 numbers", key),
+                where);
   }
   for (size_t i = 0; i < 3; ++i) {
     if (!(*list)[i].is_number()) {
-      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is not a list of 3 numbers", key), where);
+      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is not a list of 3 numbers", key),
+                  where);
     }
     out[i] = (*list)[i].get<float>();
   }
@@ -46,14 +49,14 @@ Status check(const PictureSpec& spec, const std::string& where) {
 } // namespace
 
 Status read_preprocessor_config(const Json& config, const std::string& where, PictureSpec& spec) {
-  if (!config.is_object()) return check(spec, where);
+  if (!config.is_object())
+    return check(spec, where);
   const HfReaderScope read(config, where);
   PINHOLE_TRY(spec.min_pixels, read.integer_or("min_pixels", spec.min_pixels, 1, kMaxPixels));
   PINHOLE_TRY(spec.max_pixels, read.integer_or("max_pixels", spec.max_pixels, 1, kMaxPixels));
   if (const Json* size = json_find(config, "size"); size != nullptr && size->is_object()) {
     const HfReaderScope scope(*size, where + ", size");
-    PINHOLE_TRY(spec.min_pixels,
-                scope.integer_or("shortest_edge", spec.min_pixels, 1, kMaxPixels));
+    PINHOLE_TRY(spec.min_pixels, scope.integer_or("shortest_edge", spec.min_pixels, 1, kMaxPixels));
     PINHOLE_TRY(spec.max_pixels, scope.integer_or("longest_edge", spec.max_pixels, 1, kMaxPixels));
   }
   PINHOLE_CHECK(read_three(config, "image_mean", where, spec.mean));
@@ -63,7 +66,8 @@ Status read_preprocessor_config(const Json& config, const std::string& where, Pi
 
 Status read_clip_config(const ModelFile& projector, PictureSpec& spec) {
   const auto read = [&](const char* key, std::array<float, 3>& out) -> Status {
-    if (projector.gguf().find(key) == nullptr) return {};
+    if (projector.gguf().find(key) == nullptr)
+      return {};
     PINHOLE_TRY(const GgufArray* array, projector.gguf().array(key));
     PINHOLE_TRY(const std::vector<double> numbers, array->numbers());
     if (numbers.size() != 3) {
@@ -71,7 +75,8 @@ Status read_clip_config(const ModelFile& projector, PictureSpec& spec) {
                   fmt::format("'{}' has {} numbers, expected 3", key, numbers.size()),
                   projector.path());
     }
-    for (size_t i = 0; i < 3; ++i) out[i] = static_cast<float>(numbers[i]);
+    for (size_t i = 0; i < 3; ++i)
+      out[i] = static_cast<float>(numbers[i]);
     return {};
   };
   PINHOLE_CHECK(read("clip.vision.image_mean", spec.mean));

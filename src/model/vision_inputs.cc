@@ -12,7 +12,8 @@ template <class Fn> void for_each_patch(const PatchGrid& grid, Fn fn) {
   for (int64_t block_row = 0; block_row < grid.height; block_row += grid.merge) {
     for (int64_t block_col = 0; block_col < grid.width; block_col += grid.merge) {
       for (int64_t row = block_row; row < block_row + grid.merge; ++row) {
-        for (int64_t col = block_col; col < block_col + grid.merge; ++col) fn(idx++, row, col);
+        for (int64_t col = block_col; col < block_col + grid.merge; ++col)
+          fn(idx++, row, col);
       }
     }
   }
@@ -21,11 +22,12 @@ template <class Fn> void for_each_patch(const PatchGrid& grid, Fn fn) {
 // torch.linspace(0, last, n) in f32: from both ends towards the middle.
 std::vector<float> linspace(float last, int64_t n) {
   std::vector<float> out(static_cast<size_t>(n), 0.0f);
-  if (n == 1) return out;
+  if (n == 1)
+    return out;
   const float step = last / static_cast<float>(n - 1);
   for (int64_t i = 0; i < n; ++i) {
-    out[static_cast<size_t>(i)] = i < n / 2 ? step * static_cast<float>(i)
-                                            : last - step * static_cast<float>(n - 1 - i);
+    out[static_cast<size_t>(i)] =
+        i < n / 2 ? step * static_cast<float>(i) : last - step * static_cast<float>(n - 1 - i);
   }
   return out;
 }

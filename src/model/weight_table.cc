@@ -11,7 +11,8 @@ constexpr size_t kMaxListedErrors = 8;
 
 std::string with_layer(std::string_view pattern, int layer) {
   const size_t at = pattern.find("{}");
-  if (at == std::string_view::npos) return std::string(pattern);
+  if (at == std::string_view::npos)
+    return std::string(pattern);
   return fmt::format("{}{}{}", pattern.substr(0, at), layer, pattern.substr(at + 2));
 }
 
@@ -23,7 +24,8 @@ WeightTable::WeightTable(const ModelFile& file, Graph& graph, std::span<const Te
 
 const TensorName* WeightTable::row(std::string_view name) const {
   for (const TensorName& row : names_) {
-    if (row.hf == name) return &row;
+    if (row.hf == name)
+      return &row;
   }
   return nullptr;
 }
@@ -39,12 +41,14 @@ std::string WeightTable::spelled(std::string_view name, int layer, std::string_v
 const Tensor* WeightTable::lookup(std::string_view name, int layer, std::string_view suffix) const {
   if (file_.container() == Container::kGguf) {
     const TensorName* names = row(name);
-    if (names == nullptr || names->gguf.empty()) return nullptr;
+    if (names == nullptr || names->gguf.empty())
+      return nullptr;
     return file_.find(with_layer(names->gguf, layer) + std::string(suffix));
   }
   const std::string tail = with_layer(name, layer) + std::string(suffix);
   for (const std::string& prefix : prefixes_) {
-    if (const Tensor* tensor = file_.find(prefix + tail)) return tensor;
+    if (const Tensor* tensor = file_.find(prefix + tail))
+      return tensor;
   }
   return nullptr;
 }
@@ -68,7 +72,8 @@ bool WeightTable::has(std::string_view name, int layer, std::string_view suffix)
 
 void WeightTable::complain(std::string message) {
   ++num_errors_;
-  if (errors_.size() < kMaxListedErrors) errors_.push_back(std::move(message));
+  if (errors_.size() < kMaxListedErrors)
+    errors_.push_back(std::move(message));
 }
 
 WeightId WeightTable::wrong_shape(const Tensor& tensor, std::string_view expected) {
@@ -86,7 +91,8 @@ WeightId WeightTable::matrix_rows(std::string_view name, int64_t all_rows, int64
                                   int64_t row_begin, int64_t rows, int layer,
                                   std::string_view suffix) {
   const Tensor* tensor = require(name, layer, suffix);
-  if (tensor == nullptr) return kNoWeight;
+  if (tensor == nullptr)
+    return kNoWeight;
   if (tensor->shape.size() < 2 || tensor->shape[0] != all_rows ||
       tensor->elements() != all_rows * cols) {
     return wrong_shape(*tensor, fmt::format("[{}, {}]", all_rows, cols));
@@ -107,7 +113,8 @@ WeightId WeightTable::matrix_rows(std::string_view name, int64_t all_rows, int64
 
 WeightId WeightTable::vector(std::string_view name, int64_t n, int layer, std::string_view suffix) {
   const Tensor* tensor = require(name, layer, suffix);
-  if (tensor == nullptr) return kNoWeight;
+  if (tensor == nullptr)
+    return kNoWeight;
   if (tensor->elements() != n || tensor->cols() != n) {
     return wrong_shape(*tensor, fmt::format("[{}]", n));
   }
@@ -125,7 +132,8 @@ WeightId WeightTable::vector(std::string_view name, int64_t n, int layer, std::s
 WeightId WeightTable::bias_rows(std::string_view name, int64_t all, int64_t begin, int64_t n,
                                 int layer) {
   const WeightId id = vector(name, all, layer, ".bias");
-  if (id == kNoWeight) return id;
+  if (id == kNoWeight)
+    return id;
   Weight part = graph_.weight(id);
   if (format_info(part.format).block_elements != 1) {
     complain(fmt::format("tensor '{}' is {}, expected F32, F16 or BF16 for a bias",
@@ -142,7 +150,8 @@ WeightId WeightTable::experts(std::string_view name, int64_t num_experts, int64_
                               int64_t cols, int64_t row_begin, int64_t rows, int layer,
                               std::string_view suffix) {
   const Tensor* tensor = require(name, layer, suffix);
-  if (tensor == nullptr) return kNoWeight;
+  if (tensor == nullptr)
+    return kNoWeight;
   const std::vector<int64_t> straight = {num_experts, all_rows, cols};
   const std::vector<int64_t> transposed = {num_experts, cols, all_rows};
   Weight weight;
@@ -168,7 +177,8 @@ WeightId WeightTable::experts(std::string_view name, int64_t num_experts, int64_
 }
 
 Status WeightTable::status() const {
-  if (errors_.empty()) return {};
+  if (errors_.empty())
+    return {};
   std::string text = fmt::format("{}", fmt::join(errors_, "; "));
   if (num_errors_ > errors_.size()) {
     text += fmt::format("; and {} more", num_errors_ - errors_.size());

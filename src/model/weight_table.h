@@ -21,12 +21,13 @@ struct TensorName {
 
 // Errors are collected, so that a description reads as a list of calls; status() tells at the end.
 class WeightTable {
-public:
+ public:
   // `prefixes` are tried in turn before an HF name ("model.language_model.", "model.").
   WeightTable(const ModelFile& file, Graph& graph, std::span<const TensorName> names,
               std::initializer_list<std::string_view> prefixes);
 
-  // A matrix [rows, cols]; further dimensions of the tensor (a convolution's) are flattened into cols.
+  // A matrix [rows, cols]; further dimensions of the tensor (a convolution's) are flattened into
+  // cols.
   WeightId matrix(std::string_view name, int64_t rows, int64_t cols, int layer = -1,
                   std::string_view suffix = ".weight");
   // Rows [row_begin, row_begin + rows) of a matrix that has all_rows of them.
@@ -46,7 +47,7 @@ public:
 
   Status status() const; // all collected errors in one, or success
 
-private:
+ private:
   const TensorName* row(std::string_view name) const;
   const Tensor* lookup(std::string_view name, int layer, std::string_view suffix) const;
   const Tensor* require(std::string_view name, int layer, std::string_view suffix);

@@ -14,12 +14,14 @@ using kernels::MatmulKernel;
 
 int64_t aligned(int64_t bytes) { return round_up(bytes, kAlignment); }
 
-// Row counts at which another kernel may be chosen: a layout for m rows must also hold every smaller
-// m, and kernels for few rows can need more per row than those for many.
+// Row counts at which another kernel may be chosen: a layout for m rows must also hold every
+// smaller m, and kernels for few rows can need more per row than those for many.
 std::vector<int64_t> candidate_rows(int64_t max_rows) {
   std::vector<int64_t> out;
-  for (int64_t m = 1; m < std::min<int64_t>(max_rows, 32); ++m) out.push_back(m);
-  for (int64_t m = 32; m < max_rows; m *= 2) out.push_back(m);
+  for (int64_t m = 1; m < std::min<int64_t>(max_rows, 32); ++m)
+    out.push_back(m);
+  for (int64_t m = 32; m < max_rows; m *= 2)
+    out.push_back(m);
   out.push_back(max_rows);
   return out;
 }
@@ -74,7 +76,8 @@ int64_t place(std::vector<Claim>& claims) {
               [](const Claim* a, const Claim* b) { return *a->offset < *b->offset; });
     int64_t offset = 0;
     for (const Claim* other : overlapping) {
-      if (offset + claim.bytes <= *other->offset) break;
+      if (offset + claim.bytes <= *other->offset)
+        break;
       offset = std::max(offset, *other->offset + other->bytes);
     }
     *claim.offset = offset;
@@ -119,16 +122,17 @@ MoeWorkspace moe_workspace(const Graph& graph, const Op& op, int64_t tokens,
   out.hidden_bytes = aligned(rows * 2 * gate.rows * 4);
   for (const Weight* weight : {&gate, &up, &down}) {
     const FormatId format = weight->transposed ? FormatId::kF32 : weight->format;
-    out.packed_bytes = std::max(out.packed_bytes,
-                                moe_group_bytes(kernels, format, tokens, weight->cols, rows,
-                                                experts, out.scratch_bytes));
+    out.packed_bytes =
+        std::max(out.packed_bytes, moe_group_bytes(kernels, format, tokens, weight->cols, rows,
+                                                   experts, out.scratch_bytes));
     if (weight->transposed) {
-      out.strip_bytes = std::max(out.strip_bytes,
-                                 aligned((kTransposeStripRows + 1) * weight->cols * 4));
+      out.strip_bytes =
+          std::max(out.strip_bytes, aligned((kTransposeStripRows + 1) * weight->cols * 4));
     }
   }
   // Gate and up read the same x; when their kernels pack it differently both forms exist at once.
-  if (gate.format != up.format) out.packed_bytes *= 2;
+  if (gate.format != up.format)
+    out.packed_bytes *= 2;
   return out;
 }
 
@@ -143,20 +147,24 @@ int64_t op_workspace_bytes(const Graph& graph, const Op& op, const RowBinding& r
     const MatmulWorkspace w = matmul_workspace(graph, op, row_count(op.x), kernels);
     return w.x_bytes + kernels.num_threads * (w.vector_bytes + w.scratch_bytes);
   }
-  case OpKind::kAttention: return attention_workspace(op, row_count(op.x), max_keys, kernels);
+  case OpKind::kAttention:
+    return attention_workspace(op, row_count(op.x), max_keys, kernels);
   case OpKind::kMoe:
     return moe_workspace(graph, op, row_count(op.x), kernels).total(kernels.num_threads);
   case OpKind::kRmsNorm:
   case OpKind::kLayerNorm:
     return kernels.num_threads * (vector_bytes(op.weight) + vector_bytes(op.bias));
-  case OpKind::kGatherWeighted: return kernels.num_threads * vector_bytes(op.weight);
-  default: return 0;
+  case OpKind::kGatherWeighted:
+    return kernels.num_threads * vector_bytes(op.weight);
+  default:
+    return 0;
   }
 }
 
 Layout lay_out(const Graph& graph, const RowBinding& max_rows, int64_t max_keys,
                const KernelChoice& kernels) {
   Layout layout;
+  layout.kernels = kernels;
   layout.max_rows = max_rows;
   const size_t num_ops = graph.ops().size();
   layout.buffer_offset_bytes.assign(graph.buffers().size(), 0);
@@ -174,18 +182,21 @@ Layout lay_out(const Graph& graph, const RowBinding& max_rows, int64_t max_keys,
   for (size_t i = 0; i < num_ops; ++i) {
     const Op& op = graph.ops()[i];
     const auto touch = [&](ValueId value) {
-      if (value == kNoValue) return;
+      if (value == kNoValue)
+        return;
       Claim& claim = claims[static_cast<size_t>(graph.value(value).buffer)];
       claim.first_op = std::min(claim.first_op, static_cast<int64_t>(i));
       claim.last_op = std::max(claim.last_op, static_cast<int64_t>(i));
     };
-    for (const ValueId value : {op.x, op.y, op.a, op.b, op.c, op.residual}) touch(value);
-    for (const MatmulPart& part : op.parts) touch(part.y);
+    for (const ValueId value : {op.x, op.y, op.a, op.b, op.c, op.residual})
+      touch(value);
+    for (const MatmulPart& part : op.parts)
+      touch(part.y);
 
     for (const int64_t items : candidate_rows(max_rows.items)) {
       const RowBinding rows{items, std::min(items, max_rows.outputs)};
-      layout.workspace_bytes[i] =
-          std::max(layout.workspace_bytes[i], op_workspace_bytes(graph, op, rows, max_keys, kernels));
+      layout.workspace_bytes[i] = std::max(layout.workspace_bytes[i],
+                                           op_workspace_bytes(graph, op, rows, max_keys, kernels));
     }
     if (layout.workspace_bytes[i] > 0) {
       claims.push_back({aligned(layout.workspace_bytes[i]), static_cast<int64_t>(i),

@@ -1,8 +1,8 @@
 // Where every buffer of a graph lies in the compute arena: the one layout function that prediction
 // and run both call.
 //
-// Offsets follow from lifetimes: a buffer is born at the first op that writes it (inputs: before the
-// first op) and dies after the last op that touches it (outputs: never). Beside the graph's own
+// Offsets follow from lifetimes: a buffer is born at the first op that writes it (inputs: before
+// the first op) and dies after the last op that touches it (outputs: never). Beside the graph's own
 // buffers each op may need a workspace (packed activations, per-thread scratch, expert rows).
 #pragma once
 
@@ -23,8 +23,9 @@ struct KernelChoice {
 };
 
 struct Layout {
-  RowBinding max_rows;                       // the largest binding that fits
-  std::vector<int64_t> buffer_offset_bytes;  // by BufferId
+  KernelChoice kernels;                        // what the workspaces were sized for
+  RowBinding max_rows;                         // the largest binding that fits
+  std::vector<int64_t> buffer_offset_bytes;    // by BufferId
   std::vector<int64_t> workspace_offset_bytes; // by op index
   std::vector<int64_t> workspace_bytes;
   int64_t arena_bytes = 0;
@@ -51,9 +52,10 @@ MatmulWorkspace matmul_workspace(const Graph& graph, const Op& op, int64_t m,
 inline constexpr int64_t kTransposeStripRows = 64;
 
 struct MoeWorkspace {
-  int64_t order_bytes = 0;   // i32: first row of each expert, token and slot of each row
-  int64_t rows_bytes = 0;    // f32 [tokens * top_k, hidden]: gathered x, later the experts' outputs
-  int64_t hidden_bytes = 0;  // f32 [tokens * top_k, 2 * moe_intermediate_size]: gate and up side by side
+  int64_t order_bytes = 0; // i32: first row of each expert, token and slot of each row
+  int64_t rows_bytes = 0;  // f32 [tokens * top_k, hidden]: gathered x, later the experts' outputs
+  int64_t hidden_bytes =
+      0; // f32 [tokens * top_k, 2 * moe_intermediate_size]: gate and up side by side
   int64_t packed_bytes = 0;  // packed x of the largest expert group
   int64_t strip_bytes = 0;   // per thread: f32 [kTransposeStripRows, k] of a transposed matrix
   int64_t scratch_bytes = 0; // per thread

@@ -7,18 +7,31 @@ namespace pinhole {
 
 namespace {
 
-// Measured on the bundled model and on Qwen3-VL-2B (151,936 tokens): libraries and the program's own
-// data, and per vocabulary entry the tokenizer's tables. docs/performance.md has the command.
+// Measured on the bundled model and on Qwen3-VL-2B (151,936 tokens): libraries and the program's
+// own data, and per vocabulary entry the tokenizer's tables. docs/performance.md has the command.
 constexpr int64_t kProgramBytes = 6 << 20;
 constexpr int64_t kBytesPerVocabularyEntry = 160;
+
+// A graph whose matrices are all F32 is computed in F32: who keeps such a file wants the precision.
+KernelChoice choice_for(const Graph& graph, KernelChoice kernels) {
+  bool all_f32 = true;
+  for (const Weight& weight : graph.weights()) {
+    all_f32 = all_f32 && (weight.rows == 1 || weight.format == FormatId::kF32);
+  }
+  kernels.exact = kernels.exact || all_f32;
+  return kernels;
+}
 
 } // namespace
 
 int64_t kv_row_bytes(kernels::KvType type, int64_t head_dim) {
   switch (type) {
-  case kernels::KvType::kF32: return head_dim * 4;
-  case kernels::KvType::kF16: return head_dim * 2;
-  case kernels::KvType::kQ8_0: return row_bytes(FormatId::kQ8_0, head_dim);
+  case kernels::KvType::kF32:
+    return head_dim * 4;
+  case kernels::KvType::kF16:
+    return head_dim * 2;
+  case kernels::KvType::kQ8_0:
+    return row_bytes(FormatId::kQ8_0, head_dim);
   }
   return 0;
 }
@@ -38,24 +51,26 @@ std::vector<MemoryPart> MemoryPlan::parts() const {
 Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
                                const KernelChoice& kernels) {
   if (kernels.kv_type == kernels::KvType::kQ8_0 && model.cache.head_dim % 32 != 0) {
-    return fail(ErrorCode::kUnsupported,
-                fmt::format("a q8_0 KV cache needs a head_dim that is a multiple of 32, this model's "
-                            "is {}",
-                            model.cache.head_dim),
-                {}, "use --kv-type f16");
+    return fail(
+        ErrorCode::kUnsupported,
+        fmt::format("a q8_0 KV cache needs a head_dim that is a multiple of 32, this model's "
+                    "is {}",
+                    model.cache.head_dim),
+        {}, "use --kv-type f16");
   }
   MemoryPlan plan;
   plan.shape = shape;
   plan.shape.chunk_tokens = std::min(shape.chunk_tokens, shape.context_tokens);
   plan.shape.output_rows = std::min(shape.output_rows, plan.shape.chunk_tokens);
   plan.text = lay_out(model.text, {plan.shape.chunk_tokens, plan.shape.output_rows},
-                      shape.context_tokens, kernels);
+                      shape.context_tokens, choice_for(model.text, kernels));
   plan.arena_bytes = plan.text.arena_bytes;
   if (shape.max_patches > 0 && model.pictures) {
-    plan.vision = lay_out(model.vision, {shape.max_patches, 0}, shape.max_patches, kernels);
+    plan.vision = lay_out(model.vision, {shape.max_patches, 0}, shape.max_patches,
+                          choice_for(model.vision, kernels));
     plan.arena_bytes = std::max(plan.arena_bytes, plan.vision.arena_bytes);
-    plan.features_bytes = shape.feature_tokens * model.pictures->feature_slots *
-                          model.pictures->feature_size * 4;
+    plan.features_bytes =
+        shape.feature_tokens * model.pictures->feature_slots * model.pictures->feature_size * 4;
     plan.picture_io_bytes = shape.picture_io_bytes;
   }
   plan.kv_cache_bytes = shape.context_tokens * kv_bytes_per_token(model.cache, kernels.kv_type);

@@ -13,12 +13,12 @@
 namespace pinhole {
 
 struct RunShape {
-  int64_t context_tokens = 4096;  // rows of the KV cache
-  int64_t chunk_tokens = 512;     // tokens that one prefill step takes at most
-  int64_t output_rows = 1;        // rows of a chunk whose logits are wanted, at most
-  int64_t max_patches = 0;        // of the largest picture; 0: no pictures
-  int64_t feature_tokens = 0;     // picture tokens kept at once
-  int64_t picture_io_bytes = 0;   // decoded and resized pixels of the largest picture
+  int64_t context_tokens = 4096; // rows of the KV cache
+  int64_t chunk_tokens = 512;    // tokens that one prefill step takes at most
+  int64_t output_rows = 1;       // rows of a chunk whose logits are wanted, at most
+  int64_t max_patches = 0;       // of the largest picture; 0: no pictures
+  int64_t feature_tokens = 0;    // picture tokens kept at once
+  int64_t picture_io_bytes = 0;  // decoded and resized pixels of the largest picture
 };
 
 struct MemoryPart {
@@ -30,12 +30,12 @@ struct MemoryPlan {
   RunShape shape;
   Layout text;
   Layout vision;
-  int64_t arena_bytes = 0;    // text and vision graphs take turns in it
+  int64_t arena_bytes = 0; // text and vision graphs take turns in it
   int64_t kv_cache_bytes = 0;
   int64_t features_bytes = 0; // picture embeddings, all slots
   int64_t picture_io_bytes = 0;
-  int64_t fixed_bytes = 0;    // program, graph, vocabulary tables (an allowance, not a reservation)
-  int64_t mapped_bytes = 0;   // weights: mapped, reclaimable
+  int64_t fixed_bytes = 0;  // program, graph, vocabulary tables (an allowance, not a reservation)
+  int64_t mapped_bytes = 0; // weights: mapped, reclaimable
 
   int64_t anonymous_bytes() const {
     return arena_bytes + kv_cache_bytes + features_bytes + picture_io_bytes + fixed_bytes;

@@ -51,7 +51,8 @@ Status check(const VisionConfig& c, const std::string& where) {
 Result<VisionConfig> vision_config_from_hf(const ModelFile& file) {
   const std::string where = file.path() + "/config.json, vision_config";
   const Json* vision = json_find(file.config(), "vision_config");
-  if (vision == nullptr) return fail(ErrorCode::kNotFound, "vision_config is missing", where);
+  if (vision == nullptr)
+    return fail(ErrorCode::kNotFound, "vision_config is missing", where);
   const HfReaderScope read(*vision, where);
   VisionConfig c;
   PINHOLE_TRY(c.hidden_size, read.integer("hidden_size", 1, kMaxWidth));
@@ -90,7 +91,8 @@ Result<VisionConfig> vision_config_from_gguf(const ModelFile& file) {
   // Every n-th block attends fully; no key, or 0: all do.
   PINHOLE_TRY(const int64_t pattern, gguf_integer_or(file, v + "n_wa_pattern", 0, 0, kMaxCount));
   for (int64_t block = 0; block < c.depth; ++block) {
-    if (pattern == 0 || (block + 1) % pattern == 0) c.fullatt_block_indexes.push_back(block);
+    if (pattern == 0 || (block + 1) % pattern == 0)
+      c.fullatt_block_indexes.push_back(block);
   }
   PINHOLE_CHECK(check(c, file.path()));
   return c;
@@ -126,7 +128,8 @@ ValueId patch_merger(Graph& g, WeightTable& w, const VisionConfig& c, ValueId x)
   const WeightId fc1_bias = w.bias("merger.mlp.0", wide);
   const WeightId fc2 = w.matrix("merger.mlp.2", c.out_hidden_size, wide);
   const WeightId fc2_bias = w.bias("merger.mlp.2", c.out_hidden_size);
-  if (!w.status()) return kNoValue;
+  if (!w.status())
+    return kNoValue;
   // x = self.mlp(self.ln_q(x).view(-1, self.hidden_size))   with nn.GELU() between the linears
   const ValueId y = g.merge_rows(g.rms_norm(x, ln_q, kNormEps), unit);
   return g.matmul(g.matmul(y, fc1, fc1_bias, Activation::kGeluErf), fc2, fc2_bias);
@@ -142,9 +145,8 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c) {
   const ValueId window_inverse =
       g.input(InputKind::kWindowInverse, 1, ElementType::kI32, {RowSymbol::kItems, unit});
   const auto keys = [&g](int64_t windowed) {
-    return Graph::KeyRange{
-        g.input(InputKind::kKeyBegin, 1, ElementType::kI32, {}, windowed),
-        g.input(InputKind::kKeyEnd, 1, ElementType::kI32, {}, windowed)};
+    return Graph::KeyRange{g.input(InputKind::kKeyBegin, 1, ElementType::kI32, {}, windowed),
+                           g.input(InputKind::kKeyEnd, 1, ElementType::kI32, {}, windowed)};
   };
   const Graph::KeyRange all_keys = keys(0);
   const Graph::KeyRange window_keys = keys(1);
@@ -152,7 +154,8 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c) {
   // hidden_states = self.patch_embed(hidden_states)
   const ValueId embedded =
       patch_embed(g, w, false, c.hidden_size, c.patch_size, c.temporal_patch_size, patches);
-  if (!w.status()) return;
+  if (!w.status())
+    return;
   // hidden_states = hidden_states[window_index, :, :]; the position input is in this order already
   const ValueId x = g.gather_rows(embedded, window_order, {});
   const Graph::RopeAngles angles = vision_rope(g, positions, c.hidden_size / c.num_heads);
@@ -170,7 +173,8 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c) {
     const WeightId down =
         w.matrix("blocks.{}.mlp.down_proj", c.hidden_size, c.intermediate_size, layer);
     const WeightId down_bias = w.bias("blocks.{}.mlp.down_proj", c.hidden_size, layer);
-    if (!w.status()) return;
+    if (!w.status())
+      return;
     // hidden_states = hidden_states + self.attn(self.norm1(hidden_states), cu_seqlens=…)
     const VisionAttention attention{c.hidden_size, c.num_heads, angles,
                                     attends_fully ? all_keys : window_keys};
@@ -184,7 +188,8 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c) {
   g.begin_block(-1);
   // merged_hidden_states = self.merger(hidden_states)[reverse_indices, :]
   const ValueId merged = patch_merger(g, w, c, x);
-  if (merged == kNoValue) return;
+  if (merged == kNoValue)
+    return;
   g.output(g.gather_rows(merged, window_inverse, {RowSymbol::kItems, unit}), "features.0");
 }
 
@@ -194,16 +199,18 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c) {
 void describe_text(Graph& g, WeightTable& w, const TextConfig& c) {
   const TextInputs in = text_inputs(g, 3);
   const WeightId embed_tokens = w.matrix("embed_tokens", c.vocab_size, c.hidden_size);
-  if (!w.status()) return;
+  if (!w.status())
+    return;
   // inputs_embeds = inputs_embeds.masked_scatter(image_mask, image_embeds)
   const ValueId x = g.embed(in.ids, embed_tokens);
   g.put_rows(x, in.feature_rows, 0, false);
   // apply_multimodal_rotary_pos_emb(…, mrope_section)
-  const Graph::RopeAngles angles = g.rope_table(
-      in.positions, rope_inv_freq(c.rope_theta, c.head_dim), mrope_axes(c, false));
+  const Graph::RopeAngles angles =
+      g.rope_table(in.positions, rope_inv_freq(c.rope_theta, c.head_dim), mrope_axes(c, false));
   for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
     decoder_layer(g, w, c, {.qkv_bias = true}, layer, x, angles, in.keys);
-    if (!w.status()) return;
+    if (!w.status())
+      return;
   }
   text_head(g, w, c, x, in.output_rows);
 }
@@ -220,8 +227,10 @@ Result<Model> describe_qwen2_5_vl(const ModelFiles& files) {
   }
   Model model;
   const ModelFile* vision_file = nullptr;
-  if (!is_gguf) vision_file = &files.text;
-  if (files.projector) vision_file = &*files.projector;
+  if (!is_gguf)
+    vision_file = &files.text;
+  if (files.projector)
+    vision_file = &*files.projector;
   if (vision_file != nullptr) {
     const bool vision_gguf = vision_file->container() == Container::kGguf;
     VisionConfig vision;
@@ -256,13 +265,15 @@ Result<Model> describe_qwen2_5_vl(const ModelFiles& files) {
     if (vision_gguf) {
       PINHOLE_CHECK(read_clip_config(*vision_file, spec));
     } else {
-      PINHOLE_CHECK(read_preprocessor_config(
-          vision_file->preprocessor_config(), vision_file->path() + "/preprocessor_config.json", spec));
+      PINHOLE_CHECK(read_preprocessor_config(vision_file->preprocessor_config(),
+                                             vision_file->path() + "/preprocessor_config.json",
+                                             spec));
     }
     model.pictures = spec;
   }
-  WeightTable w(files.text, model.text, decoder_tensor_names(),
-                {"model.language_model.", "model.", "language_model.model.", "language_model.", ""});
+  WeightTable w(
+      files.text, model.text, decoder_tensor_names(),
+      {"model.language_model.", "model.", "language_model.model.", "language_model.", ""});
   describe_text(model.text, w, text);
   PINHOLE_CHECK(w.status());
   set_text_config(model, text, 3);

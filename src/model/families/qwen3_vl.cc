@@ -1,7 +1,7 @@
 // Qwen3-VL, dense and mixture of experts.
-// Source: transformers models/qwen3_vl/modeling_qwen3_vl.py and qwen3_vl_moe/modeling_qwen3_vl_moe.py;
-// the reference's line stands above each call. GGUF: architectures qwen3vl, qwen3vlmoe, projector
-// type qwen3vl_merger.
+// Source: transformers models/qwen3_vl/modeling_qwen3_vl.py and
+// qwen3_vl_moe/modeling_qwen3_vl_moe.py; the reference's line stands above each call. GGUF:
+// architectures qwen3vl, qwen3vlmoe, projector type qwen3vl_merger.
 #include "model/blocks.h"
 #include "model/family.h"
 #include "model/picture_config.h"
@@ -49,7 +49,8 @@ Status check(const VisionConfig& c, const std::string& where) {
 
 Result<int64_t> square_side(int64_t positions, const std::string& where) {
   for (int64_t side = 1; side * side <= positions; ++side) {
-    if (side * side == positions) return side;
+    if (side * side == positions)
+      return side;
   }
   return fail(ErrorCode::kInvalidInput,
               fmt::format("{} position embeddings are not a square number", positions), where);
@@ -58,7 +59,8 @@ Result<int64_t> square_side(int64_t positions, const std::string& where) {
 Result<VisionConfig> vision_config_from_hf(const ModelFile& file) {
   const std::string where = file.path() + "/config.json, vision_config";
   const Json* vision = json_find(file.config(), "vision_config");
-  if (vision == nullptr) return fail(ErrorCode::kNotFound, "vision_config is missing", where);
+  if (vision == nullptr)
+    return fail(ErrorCode::kNotFound, "vision_config is missing", where);
   const HfReaderScope read(*vision, where);
   VisionConfig c;
   PINHOLE_TRY(c.hidden_size, read.integer("hidden_size", 1, kMaxWidth));
@@ -150,11 +152,11 @@ ValueId patch_merger(Graph& g, WeightTable& w, const VisionConfig& c, const std:
   const WeightId fc1_bias = w.bias(name + "linear_fc1", wide, index);
   const WeightId fc2 = w.matrix(name + "linear_fc2", c.out_hidden_size, wide, index);
   const WeightId fc2_bias = w.bias(name + "linear_fc2", c.out_hidden_size, index);
-  if (!w.status()) return kNoValue;
+  if (!w.status())
+    return kNoValue;
   // x = self.norm(x.view(-1, self.hidden_size) if self.use_postshuffle_norm else x)
-  ValueId y = use_postshuffle_norm
-                  ? g.layer_norm(g.merge_rows(x, unit), norm, norm_bias, kNormEps)
-                  : g.merge_rows(g.layer_norm(x, norm, norm_bias, kNormEps), unit);
+  ValueId y = use_postshuffle_norm ? g.layer_norm(g.merge_rows(x, unit), norm, norm_bias, kNormEps)
+                                   : g.merge_rows(g.layer_norm(x, norm, norm_bias, kNormEps), unit);
   // x = self.linear_fc2(self.act_fn(self.linear_fc1(x)))   with act_fn = nn.GELU()
   y = g.matmul(y, fc1, fc1_bias, Activation::kGeluErf);
   return g.matmul(y, fc2, fc2_bias);
@@ -165,8 +167,7 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c, bool is_gg
   const int64_t patch_elements = 3 * c.temporal_patch_size * c.patch_size * c.patch_size;
   const ValueId patches = g.input(InputKind::kPatches, patch_elements, ElementType::kF32);
   const ValueId positions = g.input(InputKind::kPatchPositions, 2, ElementType::kI32);
-  const ValueId table_rows =
-      g.input(InputKind::kTableRows, 4, ElementType::kI32, {}, c.table_side);
+  const ValueId table_rows = g.input(InputKind::kTableRows, 4, ElementType::kI32, {}, c.table_side);
   const ValueId table_weights =
       g.input(InputKind::kTableWeights, 4, ElementType::kF32, {}, c.table_side);
   const Graph::KeyRange keys{g.input(InputKind::kKeyBegin, 1, ElementType::kI32),
@@ -176,7 +177,8 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c, bool is_gg
   const ValueId x =
       patch_embed(g, w, true, c.hidden_size, c.patch_size, c.temporal_patch_size, patches);
   const WeightId pos_embed = w.matrix("pos_embed", c.table_side * c.table_side, c.hidden_size);
-  if (!w.status()) return;
+  if (!w.status())
+    return;
   // hidden_states = hidden_states + self.fast_pos_embed_interpolate(grid_thw)
   g.gather_weighted(x, table_rows, table_weights, pos_embed);
   // rotary_pos_emb = self.rot_pos_emb(grid_thw)
@@ -195,7 +197,8 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c, bool is_gg
     const WeightId fc2 =
         w.matrix("blocks.{}.mlp.linear_fc2", c.hidden_size, c.intermediate_size, layer);
     const WeightId fc2_bias = w.bias("blocks.{}.mlp.linear_fc2", c.hidden_size, layer);
-    if (!w.status()) return;
+    if (!w.status())
+      return;
     // hidden_states = hidden_states + self.attn(self.norm1(hidden_states), …)
     vision_attention(g, w, attention, layer, x, g.layer_norm(x, norm1, norm1_bias, kNormEps));
     // hidden_states = hidden_states + self.mlp(self.norm2(hidden_states))   act gelu_pytorch_tanh
@@ -208,14 +211,16 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c, bool is_gg
     if (it != deepstack.end()) {
       const int index = is_gguf ? layer : static_cast<int>(it - deepstack.begin());
       const ValueId feature = patch_merger(g, w, c, "deepstack_merger_list.{}.", index, true, x);
-      if (!w.status()) return;
+      if (!w.status())
+        return;
       g.output(feature, fmt::format("features.{}", slot++));
     }
   }
   g.begin_block(-1);
   // merged_hidden_states = self.merger(hidden_states)
   const ValueId merged = patch_merger(g, w, c, "merger.", -1, false, x);
-  if (merged != kNoValue) g.output(merged, "features.0");
+  if (merged != kNoValue)
+    g.output(merged, "features.0");
 }
 
 // --- text ---
@@ -224,18 +229,22 @@ void describe_vision(Graph& g, WeightTable& w, const VisionConfig& c, bool is_gg
 void describe_text(Graph& g, WeightTable& w, const TextConfig& c, int32_t num_deepstack) {
   const TextInputs in = text_inputs(g, 3);
   const WeightId embed_tokens = w.matrix("embed_tokens", c.vocab_size, c.hidden_size);
-  if (!w.status()) return;
+  if (!w.status())
+    return;
   // inputs_embeds = inputs_embeds.masked_scatter(image_mask, image_embeds)
   const ValueId x = g.embed(in.ids, embed_tokens);
   g.put_rows(x, in.feature_rows, 0, false);
   // position_embeddings = self.rotary_emb(hidden_states, position_ids)
-  const Graph::RopeAngles angles = g.rope_table(
-      in.positions, rope_inv_freq(c.rope_theta, c.head_dim), mrope_axes(c, true));
+  const Graph::RopeAngles angles =
+      g.rope_table(in.positions, rope_inv_freq(c.rope_theta, c.head_dim), mrope_axes(c, true));
   for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
     decoder_layer(g, w, c, {.qk_norm = true}, layer, x, angles, in.keys);
-    if (!w.status()) return;
-    // if layer_idx in range(len(deepstack_visual_embeds)): hidden_states = self._deepstack_process(…)
-    if (layer < num_deepstack) g.put_rows(x, in.feature_rows, layer + 1, true);
+    if (!w.status())
+      return;
+    // if layer_idx in range(len(deepstack_visual_embeds)): hidden_states =
+    // self._deepstack_process(…)
+    if (layer < num_deepstack)
+      g.put_rows(x, in.feature_rows, layer + 1, true);
   }
   text_head(g, w, c, x, in.output_rows);
 }
@@ -250,8 +259,10 @@ Result<Model> describe(const ModelFiles& files, const std::string& gguf_arch) {
   }
   Model model;
   const ModelFile* vision_file = nullptr;
-  if (!is_gguf) vision_file = &files.text;
-  if (files.projector) vision_file = &*files.projector;
+  if (!is_gguf)
+    vision_file = &files.text;
+  if (files.projector)
+    vision_file = &*files.projector;
 
   int32_t num_deepstack = 0;
   if (vision_file != nullptr) {
@@ -287,13 +298,15 @@ Result<Model> describe(const ModelFiles& files, const std::string& gguf_arch) {
     if (vision_gguf) {
       PINHOLE_CHECK(read_clip_config(*vision_file, spec));
     } else {
-      PINHOLE_CHECK(read_preprocessor_config(
-          vision_file->preprocessor_config(), vision_file->path() + "/preprocessor_config.json", spec));
+      PINHOLE_CHECK(read_preprocessor_config(vision_file->preprocessor_config(),
+                                             vision_file->path() + "/preprocessor_config.json",
+                                             spec));
     }
     model.pictures = spec;
   }
-  WeightTable w(files.text, model.text, decoder_tensor_names(),
-                {"model.language_model.", "model.", "language_model.model.", "language_model.", ""});
+  WeightTable w(
+      files.text, model.text, decoder_tensor_names(),
+      {"model.language_model.", "model.", "language_model.model.", "language_model.", ""});
   describe_text(model.text, w, text, num_deepstack);
   PINHOLE_CHECK(w.status());
   set_text_config(model, text, 3);
@@ -303,6 +316,8 @@ Result<Model> describe(const ModelFiles& files, const std::string& gguf_arch) {
 } // namespace
 
 Result<Model> describe_qwen3_vl(const ModelFiles& files) { return describe(files, "qwen3vl"); }
-Result<Model> describe_qwen3_vl_moe(const ModelFiles& files) { return describe(files, "qwen3vlmoe"); }
+Result<Model> describe_qwen3_vl_moe(const ModelFiles& files) {
+  return describe(files, "qwen3vlmoe");
+}
 
 } // namespace pinhole

@@ -1,0 +1,228 @@
+#include "answer/answerer.h"
+
+#include "base/checked.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fmt/format.h>
+
+namespace pinhole {
+
+namespace {
+
+double now_ms() {
+  return std::chrono::duration<double, std::milli>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// The pictures of a conversation in the order of their placeholders.
+std::vector<size_t> picture_order(std::span<const ChatTurn> turns) {
+  std::vector<size_t> order;
+  for (const ChatTurn& turn : turns) {
+    order.insert(order.end(), turn.pictures.begin(), turn.pictures.end());
+  }
+  return order;
+}
+
+} // namespace
+
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+  case FinishReason::kStop:
+    return "stop";
+  case FinishReason::kLength:
+    return "length";
+  case FinishReason::kContext:
+    return "context";
+  }
+  return "?";
+}
+
+std::string StopFilter::push(std::string_view text) {
+  if (stopped_)
+    return {};
+  held_ += text;
+  size_t cut = std::string::npos;
+  for (const std::string& stop : stops_) {
+    if (!stop.empty())
+      cut = std::min(cut, held_.find(stop));
+  }
+  if (cut != std::string::npos) {
+    stopped_ = true;
+    std::string out = held_.substr(0, cut);
+    held_.clear();
+    return out;
+  }
+  // Hold back the longest tail that begins a stop string.
+  size_t keep = 0;
+  for (const std::string& stop : stops_) {
+    for (size_t n = std::min(held_.size(), stop.empty() ? 0 : stop.size() - 1); n > keep; --n) {
+      if (held_.ends_with(std::string_view(stop).substr(0, n)))
+        keep = n;
+    }
+  }
+  std::string out = held_.substr(0, held_.size() - keep);
+  held_.erase(0, held_.size() - keep);
+  return out;
+}
+
+std::string StopFilter::finish() {
+  std::string out;
+  std::swap(out, held_);
+  return stopped_ ? std::string() : out;
+}
+
+Result<std::vector<TokenId>> count_prompt(const LoadedModel& loaded,
+                                          std::span<const ChatTurn> turns,
+                                          std::span<const Picture> pictures) {
+  PINHOLE_TRY(const std::string rendered, render_chat(loaded, turns));
+  std::vector<int64_t> tokens;
+  for (const size_t i : picture_order(turns))
+    tokens.push_back(pictures[i].tokens);
+  return encode_prompt(loaded, rendered, tokens);
+}
+
+Result<std::unique_ptr<Answerer>> Answerer::create(const LoadedModel& loaded, const Limits& limits,
+                                                   std::span<const Picture> pictures,
+                                                   const KernelChoice& kernels) {
+  RunShape shape;
+  shape.context_tokens = std::min(limits.context_tokens, loaded.model.context_length);
+  shape.chunk_tokens = limits.chunk_tokens;
+  shape.feature_tokens = limits.feature_tokens;
+  shape.max_patches = limits.max_patches;
+  int64_t tokens = 0;
+  for (const Picture& picture : pictures) {
+    tokens += picture.tokens;
+    shape.max_patches = std::max(shape.max_patches, picture.grid.patches());
+    shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
+  }
+  shape.feature_tokens = std::max(shape.feature_tokens, tokens);
+  PINHOLE_TRY(auto session, Session::create(loaded.model, {shape, kernels}));
+  return std::unique_ptr<Answerer>(new Answerer(loaded, std::move(session)));
+}
+
+Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Picture> pictures,
+                                const AnswerOptions& options, const PictureOptions& picture_options,
+                                const AnswerEvents& events, const std::atomic<bool>* cancel) {
+  const double start = now_ms();
+  Answer answer;
+  PINHOLE_TRY(const std::vector<TokenId> ids, count_prompt(loaded_, turns, pictures));
+  const std::vector<size_t> order = picture_order(turns);
+  std::vector<PatchGrid> grids;
+  for (const size_t i : order)
+    grids.push_back(pictures[i].grid);
+  PINHOLE_TRY(Prompt prompt, place_pictures(loaded_, ids, grids));
+  answer.prompt_tokens = static_cast<int64_t>(prompt.tokens.size());
+  answer.picture_tokens = prompt.picture_tokens;
+  const int64_t context = session_->plan().shape.context_tokens;
+  if (answer.prompt_tokens + 1 > context) {
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("the prompt has {} tokens ({} of them pictures), the context holds {}",
+                            answer.prompt_tokens, answer.picture_tokens, context),
+                {}, "raise --ctx, lower --max-image-tokens, or shorten the prompt");
+  }
+
+  std::vector<Sha256Digest> keep;
+  for (const size_t i : order) {
+    if (pictures[i].digest)
+      keep.push_back(*pictures[i].digest);
+  }
+  std::vector<PlacedPicture> placed;
+  for (size_t n = 0; n < order.size(); ++n) {
+    Picture& picture = pictures[order[n]];
+    events.on_progress("encoding picture", static_cast<int64_t>(n),
+                       static_cast<int64_t>(order.size()));
+    std::optional<Session::EncodedPicture> encoded;
+    if (picture.digest)
+      encoded = session_->find_picture(*picture.digest);
+    if (!encoded) {
+      const PictureSpec& spec = *loaded_.model.pictures;
+      const double decode_start = now_ms();
+      PINHOLE_TRY(const Image image, decode_for_model(picture, spec, picture_options));
+      const double encode_start = now_ms();
+      answer.timings.picture += encode_start - decode_start;
+      keep.push_back(*picture.digest);
+      const PatchLayout layout = patch_layout(spec);
+      PINHOLE_TRY(encoded, session_->encode(
+                               *picture.digest, picture.grid,
+                               [&](int64_t begin, int64_t end, float* out) {
+                                 write_patches(image, layout, begin, end, out);
+                               },
+                               keep, cancel));
+      answer.timings.encode += now_ms() - encode_start;
+      if (!encoded->from_cache)
+        ++answer.encoded_pictures;
+    }
+    placed.push_back({encoded->first_row, *picture.digest});
+  }
+  bind_pictures(prompt, loaded_.placeholder, grids, placed);
+
+  const double prefill_start = now_ms();
+  PINHOLE_TRY(const std::span<const float> logits,
+              session_->prefill(prompt.tokens, cancel, &answer.reused_tokens,
+                                [&](int64_t done, int64_t total) {
+                                  events.on_progress("reading prompt", done, total);
+                                }));
+  answer.timings.prefill = now_ms() - prefill_start;
+  return generate(std::move(answer), prompt, logits, options, events, cancel, start);
+}
+
+Result<Answer> Answerer::generate(Answer answer, const Prompt& prompt,
+                                  std::span<const float> logits, const AnswerOptions& options,
+                                  const AnswerEvents& events, const std::atomic<bool>* cancel,
+                                  double start_ms) {
+  Sampler sampler(options.sampling, loaded_.model.vocab_size);
+  for (const PromptToken& token : prompt.tokens)
+    sampler.see_prompt(token.id);
+  StreamDecoder decoder(loaded_.tokenizer);
+  StopFilter filter(options.stop);
+  const auto emit = [&](const std::string& text) {
+    const std::string certain = filter.push(text);
+    answer.text += certain;
+    if (!certain.empty())
+      events.on_text(certain);
+  };
+  answer.ids.reserve(static_cast<size_t>(options.max_new_tokens));
+  answer.finish = FinishReason::kLength;
+  int32_t position = prompt.next_position;
+  double first_token_ms = 0;
+  while (answer.generated_tokens < options.max_new_tokens) {
+    const TokenId id = sampler.sample(logits);
+    ++answer.generated_tokens;
+    if (answer.generated_tokens == 1) {
+      first_token_ms = now_ms();
+      answer.timings.first_token = first_token_ms - start_ms;
+    }
+    if (!options.ignore_eos && loaded_.is_stop(id)) {
+      answer.finish = FinishReason::kStop;
+      break;
+    }
+    answer.ids.push_back(id);
+    emit(decoder.push(id));
+    if (filter.stopped()) {
+      answer.finish = FinishReason::kStop;
+      break;
+    }
+    if (answer.generated_tokens == options.max_new_tokens)
+      break;
+    if (session_->length() + 1 > session_->plan().shape.context_tokens) {
+      answer.finish = FinishReason::kContext;
+      break;
+    }
+    const PromptToken next{id, {position, position, position}};
+    ++position;
+    PINHOLE_TRY(logits, session_->step(next, cancel));
+  }
+  answer.timings.decode = first_token_ms > 0 ? now_ms() - first_token_ms : 0;
+  if (!filter.stopped()) {
+    emit(decoder.finish());
+    const std::string rest = filter.finish();
+    answer.text += rest;
+    if (!rest.empty())
+      events.on_text(rest);
+  }
+  return answer;
+}
+
+} // namespace pinhole

@@ -1,0 +1,86 @@
+#include "answer/picture.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <span>
+
+namespace pinhole {
+
+namespace {
+
+std::span<const std::byte> as_bytes(const std::string& text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+} // namespace
+
+PatchLayout patch_layout(const PictureSpec& spec) {
+  PatchLayout layout;
+  layout.patch_size = spec.patch_size;
+  layout.merge_size = spec.merge_size;
+  layout.temporal = spec.frames;
+  std::copy(spec.mean.begin(), spec.mean.end(), layout.mean);
+  std::copy(spec.std.begin(), spec.std.end(), layout.std);
+  return layout;
+}
+
+Result<Picture> open_picture(std::string bytes, std::string name, const PictureSpec& spec,
+                             const PictureOptions& options) {
+  Picture picture;
+  picture.name = std::move(name);
+  picture.bytes = std::move(bytes);
+  PINHOLE_TRY(const PictureInfo info, probe_picture(as_bytes(picture.bytes), picture.name));
+  picture.width_px = info.width;
+  picture.height_px = info.height;
+  if (static_cast<uint64_t>(info.width) * static_cast<uint64_t>(info.height) >
+      options.limits.max_pixels) {
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("{} x {} pixels, at most {} in all are accepted", info.width,
+                            info.height, options.limits.max_pixels),
+                picture.name, "scale the picture down");
+  }
+  const int64_t factor = spec.patch_size * spec.merge_size;
+  int64_t min_pixels = spec.min_pixels;
+  int64_t max_pixels = spec.max_pixels;
+  if (options.max_tokens > 0)
+    max_pixels = options.max_tokens * factor * factor;
+  if (options.min_tokens > 0)
+    min_pixels = options.min_tokens * factor * factor;
+  if (options.max_tokens > 0 && options.min_tokens == 0)
+    min_pixels = std::min(min_pixels, max_pixels);
+  if (options.min_tokens > 0 && options.max_tokens == 0)
+    max_pixels = std::max(min_pixels, max_pixels);
+  if (min_pixels > max_pixels) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
+                            options.min_tokens, options.max_tokens));
+  }
+  auto target = smart_resize({info.height, info.width}, factor, min_pixels, max_pixels);
+  if (!target)
+    return fail_in(picture.name, std::move(target.error()));
+  picture.target = *target;
+  picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
+                  spec.merge_size};
+  picture.tokens = picture.grid.tokens();
+  return picture;
+}
+
+Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
+                               const PictureOptions& options) {
+  PINHOLE_TRY(Image image, decode_picture(as_bytes(picture.bytes), options.limits,
+                                          AlphaPolicy::kDrop, picture.name));
+  if (image.width != picture.target.width || image.height != picture.target.height) {
+    image = resize(image, picture.target, Filter::kBicubic);
+  }
+  Sha256 hash;
+  const std::string preprocessing =
+      fmt::format("{}x{} patch {} merge {} frames {} mean {} {} {} std {} {} {}", image.width,
+                  image.height, spec.patch_size, spec.merge_size, spec.frames, spec.mean[0],
+                  spec.mean[1], spec.mean[2], spec.std[0], spec.std[1], spec.std[2]);
+  hash.update(preprocessing.data(), preprocessing.size());
+  hash.update(image.rgb.data(), image.rgb.size());
+  picture.digest = hash.finish();
+  return image;
+}
+
+} // namespace pinhole

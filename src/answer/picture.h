@@ -1,0 +1,51 @@
+// A picture on its way into a prompt: sized from its header, decoded only when it is encoded.
+#pragma once
+
+#include "base/result.h"
+#include "base/sha256.h"
+#include "image/image.h"
+#include "model/model.h"
+#include "model/vision_inputs.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pinhole {
+
+struct PictureOptions {
+  DecodeLimits limits;
+  int64_t min_tokens = 0; // 0: the model's own bounds
+  int64_t max_tokens = 0;
+};
+
+struct Picture {
+  std::string name;
+  std::string bytes; // the file
+  int64_t width_px = 0;
+  int64_t height_px = 0;
+  Size target; // what it is resized to
+  PatchGrid grid;
+  int64_t tokens = 0;
+  std::optional<Sha256Digest> digest; // of pixels + preprocessing; known after decoding
+
+  // Pixels held while it is decoded and resized.
+  int64_t io_bytes() const {
+    return static_cast<int64_t>(bytes.size()) + 3 * width_px * height_px +
+           3 * target.width * height_px + 3 * target.width * target.height;
+  }
+};
+
+// Reads the header and works out what the picture costs.
+Result<Picture> open_picture(std::string bytes, std::string name, const PictureSpec& spec,
+                             const PictureOptions& options);
+
+// Decodes and resizes; sets picture.digest. The file's bytes may be dropped afterwards.
+Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
+                               const PictureOptions& options);
+
+PatchLayout patch_layout(const PictureSpec& spec);
+
+} // namespace pinhole

@@ -1,0 +1,204 @@
+#include "answer/prompt.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+
+namespace pinhole {
+
+namespace {
+
+constexpr std::string_view kSplitMark = "\xEF\xB7\x90"; // U+FDD0, a noncharacter
+
+// Puts the mark behind the first character of everything that spells a control token.
+std::string guard(std::string_view text, const std::vector<std::string>& control_tokens) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    if (text.substr(i).starts_with(kSplitMark)) {
+      i += kSplitMark.size();
+      continue;
+    }
+    const bool forged =
+        std::any_of(control_tokens.begin(), control_tokens.end(),
+                    [&](const std::string& token) { return text.substr(i).starts_with(token); });
+    out += text[i++];
+    if (!forged)
+      continue;
+    while (i < text.size() && (static_cast<uint8_t>(text[i]) & 0xC0) == 0x80)
+      out += text[i++];
+    out += kSplitMark;
+  }
+  return out;
+}
+
+size_t count(std::string_view text, std::string_view needle) {
+  size_t n = 0;
+  for (size_t at = text.find(needle); at != std::string_view::npos;
+       at = text.find(needle, at + needle.size())) {
+    ++n;
+  }
+  return n;
+}
+
+enum class ContentForm { kParts, kText };
+
+// Parts are what multimodal templates read; text-only templates get the placeholders in the text.
+Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, ContentForm form) {
+  Json messages = Json::array();
+  for (const ChatTurn& turn : turns) {
+    const std::string text = guard(turn.text, loaded.control_tokens);
+    Json message = {{"role", turn.role}};
+    if (turn.pictures.empty()) {
+      message["content"] = text;
+    } else if (form == ContentForm::kParts) {
+      Json content = Json::array();
+      for (size_t i = 0; i < turn.pictures.size(); ++i)
+        content.push_back({{"type", "image"}});
+      content.push_back({{"type", "text"}, {"text", text}});
+      message["content"] = std::move(content);
+    } else {
+      const PictureSpec& spec = *loaded.model.pictures;
+      std::string content;
+      for (size_t i = 0; i < turn.pictures.size(); ++i) {
+        content += spec.before + spec.placeholder + spec.after;
+      }
+      message["content"] = content + text;
+    }
+    messages.push_back(std::move(message));
+  }
+  Json context = {{"messages", std::move(messages)}, {"add_generation_prompt", true}};
+  const auto token_text = [&](std::optional<TokenId> id) {
+    return id ? std::string(loaded.tokenizer.piece(*id)) : std::string();
+  };
+  context["bos_token"] = token_text(loaded.tokenizer.bos());
+  context["eos_token"] = token_text(loaded.tokenizer.eos());
+  return context;
+}
+
+} // namespace
+
+Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns) {
+  size_t pictures = 0;
+  for (const ChatTurn& turn : turns)
+    pictures += turn.pictures.size();
+  if (pictures > 0 && !loaded.model.pictures) {
+    return fail(ErrorCode::kUnsupported, "this model has no vision part", loaded.files.text.path(),
+                "give its projector with --mmproj, or ask without a picture");
+  }
+  auto rendered = loaded.chat_template.render(chat_context(loaded, turns, ContentForm::kParts));
+  if (pictures == 0)
+    return rendered;
+  const std::string& placeholder = loaded.model.pictures->placeholder;
+  if (rendered && count(*rendered, placeholder) == pictures)
+    return rendered;
+  auto plain = loaded.chat_template.render(chat_context(loaded, turns, ContentForm::kText));
+  if (plain && count(*plain, placeholder) == pictures)
+    return plain;
+  if (!rendered)
+    return rendered;
+  return fail(ErrorCode::kInvalidInput,
+              fmt::format("the chat template wrote {} of {} picture placeholders",
+                          count(*rendered, placeholder), pictures),
+              loaded.files.text.path());
+}
+
+Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view rendered,
+                                           std::span<const int64_t> picture_tokens) {
+  std::vector<TokenId> ids;
+  size_t picture = 0;
+  bool first = true;
+  while (first || !rendered.empty()) {
+    const size_t end = std::min(rendered.size(), rendered.find(kSplitMark));
+    // Templates write the BOS token themselves; a tokenizer that adds one must not double it.
+    std::string_view piece = rendered.substr(0, end);
+    const auto bos = loaded.tokenizer.bos();
+    const bool has_bos = bos && piece.starts_with(loaded.tokenizer.piece(*bos));
+    for (const TokenId id : loaded.tokenizer.encode(piece, true, first && !has_bos)) {
+      if (id != loaded.placeholder) {
+        ids.push_back(id);
+        continue;
+      }
+      if (picture == picture_tokens.size()) {
+        return fail(ErrorCode::kInvalidInput,
+                    fmt::format("the prompt has more picture placeholders than the {} pictures",
+                                picture_tokens.size()));
+      }
+      ids.insert(ids.end(), static_cast<size_t>(picture_tokens[picture++]), id);
+    }
+    rendered.remove_prefix(std::min(rendered.size(), end + kSplitMark.size()));
+    first = false;
+  }
+  if (picture != picture_tokens.size()) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("the prompt has {} picture placeholders for {} pictures", picture,
+                            picture_tokens.size()));
+  }
+  return ids;
+}
+
+Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId> ids,
+                              std::span<const PatchGrid> grids) {
+  Prompt prompt;
+  prompt.tokens.reserve(ids.size());
+  size_t picture = 0;
+  int32_t position = 0;
+  for (size_t i = 0; i < ids.size();) {
+    if (ids[i] != loaded.placeholder || grids.empty()) {
+      prompt.tokens.push_back({ids[i], {position, position, position}});
+      ++position;
+      ++i;
+      continue;
+    }
+    if (picture == grids.size()) {
+      return fail(ErrorCode::kInvalidInput, "the prompt has more picture tokens than its pictures");
+    }
+    const PatchGrid& grid = grids[picture++];
+    const int64_t height = grid.height / grid.merge;
+    const int64_t width = grid.width / grid.merge;
+    for (int64_t t = 0; t < height * width; ++t, ++i) {
+      if (i >= ids.size() || ids[i] != loaded.placeholder) {
+        return fail(ErrorCode::kInvalidInput,
+                    fmt::format("picture {} needs {} placeholder tokens, the prompt has {}",
+                                picture, height * width, t));
+      }
+      PromptToken token{ids[i], {position, position, position}};
+      if (loaded.model.position_axes == 3) {
+        // M-RoPE: all of a picture's tokens share a time; rows and columns count from it.
+        token.position[1] = position + static_cast<int32_t>(t / width);
+        token.position[2] = position + static_cast<int32_t>(t % width);
+      } else {
+        for (int32_t& axis : token.position)
+          axis += static_cast<int32_t>(t);
+      }
+      prompt.tokens.push_back(token);
+      ++prompt.picture_tokens;
+    }
+    position += static_cast<int32_t>(loaded.model.position_axes == 3 ? std::max(height, width)
+                                                                     : height * width);
+  }
+  if (picture != grids.size()) {
+    return fail(
+        ErrorCode::kInvalidInput,
+        fmt::format("the prompt has places for {} pictures, {} were given", picture, grids.size()));
+  }
+  prompt.next_position = position;
+  return prompt;
+}
+
+void bind_pictures(Prompt& prompt, TokenId placeholder, std::span<const PatchGrid> grids,
+                   std::span<const PlacedPicture> pictures) {
+  size_t picture = 0;
+  int64_t row = 0;
+  for (PromptToken& token : prompt.tokens) {
+    if (token.id != placeholder || picture == pictures.size())
+      continue;
+    token.feature_row = pictures[picture].first_row + static_cast<int32_t>(row);
+    std::memcpy(&token.picture_key, pictures[picture].digest.data(), sizeof token.picture_key);
+    if (++row == grids[picture].tokens()) {
+      ++picture;
+      row = 0;
+    }
+  }
+}
+
+} // namespace pinhole

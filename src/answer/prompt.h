@@ -1,0 +1,50 @@
+// From a conversation to the tokens that the model sees.
+#pragma once
+
+#include "answer/loaded_model.h"
+#include "answer/picture.h"
+#include "base/result.h"
+#include "engine/session.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace pinhole {
+
+struct ChatTurn {
+  std::string role; // "system", "user", "assistant"
+  std::string text;
+  std::vector<size_t>
+      pictures; // indexes into the conversation's pictures; they stand before the text
+};
+
+struct Prompt {
+  std::vector<PromptToken> tokens;
+  int32_t next_position = 0; // of the first generated token
+  int64_t picture_tokens = 0;
+};
+
+// Renders the chat template. Words of a user that spell a control token stay ordinary text: an
+// invisible mark (U+FDD0) splits them, and encode_prompt() drops the mark.
+Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns);
+
+// Token ids of rendered text; each placeholder becomes as many as its picture costs.
+Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view rendered,
+                                           std::span<const int64_t> picture_tokens);
+
+// Positions and, where placeholders stand, rows of picture features: picture i's features begin at
+// first_rows[i]. Grids must match the placeholders' runs.
+Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId> ids,
+                              std::span<const PatchGrid> grids);
+
+// Fills feature rows once the pictures are encoded, in the order of their placeholders.
+struct PlacedPicture {
+  int32_t first_row = 0;
+  Sha256Digest digest{};
+};
+void bind_pictures(Prompt& prompt, TokenId placeholder, std::span<const PatchGrid> grids,
+                   std::span<const PlacedPicture> pictures);
+
+} // namespace pinhole
