@@ -1,0 +1,98 @@
+// The tokens of a vocabulary: id -> text, id -> bytes it stands for, text -> id.
+//
+// 150,000 tokens without an allocation per token: all text lies in one arena, and the index is an
+// open-addressing table of ids. The text is the file's own spelling ("\u0120the", "\u2581the",
+// "<0x0A>"); the piece is what it means (" the", " the", a newline).
+#pragma once
+
+#include "base/result.h"
+#include "text/tokenizer.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pinhole {
+
+inline constexpr TokenId kNoToken = -1;
+
+// The kinds of tokenizer.ggml.token_type; kAbsent is an id that no token has.
+enum class TokenKind : uint8_t {
+  kAbsent,
+  kNormal,
+  kUnknown,
+  kControl,
+  kUserDefined,
+  kUnused,
+  kByte,
+};
+
+// A token's text as errors show it: valid UTF-8, cut to 60 bytes.
+std::string shown_text(std::string_view text);
+
+class Vocabulary {
+ public:
+  // `arena` holds the texts that add() refers to; ids are below `size`, and `tokens` of them
+  // follow.
+  Vocabulary(size_t size, size_t tokens, std::string arena);
+  Vocabulary() : Vocabulary(0, 0, {}) {}
+
+  // The text is arena[offset, offset + length). An id or a text that is already there is an error;
+  // an empty text is kept but cannot be found.
+  Status add(TokenId id, uint32_t offset, uint32_t length, TokenKind kind,
+             const std::string& where);
+  // The same for a text that is not in the arena yet.
+  Status append(TokenId id, std::string_view text, TokenKind kind, const std::string& where);
+
+  TokenId find(std::string_view text) const; // kNoToken when absent
+
+  // The token spelled left + right; `guess` is tried before the index (merges are listed in the
+  // order of the ids that they make).
+  TokenId find_joined(std::string_view left, std::string_view right, TokenId guess) const;
+
+  size_t size() const { return tokens_.size(); } // ids are below it; some may be absent
+  size_t count() const { return count_; }
+  size_t max_text_bytes() const { return max_text_bytes_; }
+  bool contains(TokenId id) const {
+    return id >= 0 && static_cast<size_t>(id) < tokens_.size() &&
+           kinds_[static_cast<size_t>(id)] != TokenKind::kAbsent;
+  }
+  TokenKind kind(TokenId id) const { return kinds_[static_cast<size_t>(id)]; }
+  void set_kind(TokenId id, TokenKind kind) { kinds_[static_cast<size_t>(id)] = kind; }
+  std::string_view text(TokenId id) const { return view(tokens_[static_cast<size_t>(id)].text); }
+  std::string_view piece(TokenId id) const { return view(tokens_[static_cast<size_t>(id)].piece); }
+
+  // A piece equals the text until it is set.
+  void set_piece(TokenId id, std::string_view piece);
+  // Room for `bytes` more of pieces, so that setting them does not move the arena again and again.
+  void reserve(size_t bytes) { arena_.reserve(arena_.size() + bytes); }
+
+ private:
+  struct Span {
+    uint32_t offset = 0, length = 0;
+  };
+  struct Token {
+    Span text, piece;
+  };
+  struct Slot {
+    uint32_t tag = 0;
+    TokenId id = kNoToken;
+  };
+  std::string_view view(Span span) const { return {arena_.data() + span.offset, span.length}; }
+
+  // Inserts, or returns the id that has this text already.
+  TokenId insert(TokenId id, std::string_view text);
+  void grow();
+
+  std::string arena_;
+  std::vector<Token> tokens_;
+  std::vector<TokenKind> kinds_;
+  std::vector<Slot> slots_;
+  uint64_t seed_;
+  size_t count_ = 0;
+  size_t max_text_bytes_ = 0;
+};
+
+} // namespace pinhole
