@@ -9,8 +9,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace pinhole::image_internal {
 
@@ -36,7 +38,8 @@ struct FileWalk {
   uint32_t bits_per_pixel = 0;       // PNG
   bool is_animated = false;          // WebP
   bool has_alpha = false;            // WebP
-  Bytes frame{};                     // WebP: the bitstream of the (first) picture, for the decoder
+  Bytes frame{};                     // WebP: the (first) picture's VP8 or VP8L chunk
+  Bytes frame_with_alpha{};          // WebP: from its ALPH chunk to its end; empty without
   int64_t frame_x = 0, frame_y = 0, frame_width = 0, frame_height = 0; // WebP: its place
 };
 
@@ -68,6 +71,10 @@ Image orient(Image image, int orientation);
 // RGBA -> RGB over white in place: [pixels, 4] in, the first pixels*3 bytes out. Rounds as Pillow's
 // paste with a mask.
 void blend_on_white(uint8_t* pixels, size_t pixel_count);
+
+// Groups of prefix codes that a lossless WebP image stream of width x height asks for; nullopt when
+// the stream is damaged before it says.
+std::optional<uint64_t> count_prefix_groups(Bytes stream, uint64_t width, uint64_t height);
 
 std::string at_byte(const std::string& where, uint64_t offset);
 

@@ -258,6 +258,52 @@ TEST(Decode, BoundsTheScansOfAJpeg) {
   EXPECT_THAT(image.error().message, HasSubstr("scans"));
 }
 
+// A lossless WebP of 8 x 8 px whose entropy image names group 65535, in 12 bytes of bitstream.
+TEST(Decode, BoundsThePrefixGroupsOfALosslessWebp) {
+  std::string bits;
+  int used = 0;
+  const auto put = [&](uint32_t value, int count) {
+    for (int i = 0; i < count; ++i, ++used) {
+      if (used % 8 == 0) {
+        bits.push_back(0);
+      }
+      bits.back() = static_cast<char>(bits.back() | (value >> i & 1) << used % 8);
+    }
+  };
+  put(0x2f, 8);
+  put(7, 14);
+  put(7, 14);
+  put(0, 1 + 3);                // no alpha, version 0
+  put(0, 1);                    // no transform
+  put(0, 1);                    // no colour cache
+  put(1, 1);                    // an entropy image
+  put(0, 3);                    // of blocks of 4 x 4
+  put(0, 1);                    // without a colour cache of its own
+  for (int i = 0; i < 2; ++i) { // green and red: the one symbol 255
+    put(1, 1);
+    put(0, 1);
+    put(1, 1);
+    put(255, 8);
+  }
+  for (int i = 0; i < 3; ++i) { // blue, alpha, distance: the one symbol 0
+    put(1, 4);
+  }
+  put(0, 64);
+  const auto le32 = [](size_t value) {
+    std::string out;
+    for (int shift = 0; shift < 32; shift += 8) {
+      out.push_back(static_cast<char>(value >> shift));
+    }
+    return out;
+  };
+  bits.resize((bits.size() + 1) / 2 * 2);
+  const std::string file = "RIFF" + le32(12 + bits.size()) + "WEBPVP8L" + le32(bits.size()) + bits;
+  const auto image = decode(file, "groups.webp");
+  ASSERT_FALSE(image);
+  EXPECT_EQ(image.error().code, ErrorCode::kTooLarge);
+  EXPECT_THAT(image.error().text(), HasSubstr("groups.webp, byte 25: WebP with 65536 groups"));
+}
+
 TEST(Probe, NamesFormatsThatItDoesNotRead) {
   using namespace std::string_view_literals;
   const std::pair<std::string_view, const char*> kinds[] = {
