@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests of a build folder: tools/run_tests.sh BUILD_DIR [ctest arguments]
+# Runs the tests of a build folder (from the repository's root): tools/run_tests.sh BUILD_DIR [ctest arguments]
 # The last line is "N passed, N failed"; the exit code is 0 only when something passed and nothing
 # failed. JOBS: tests at a time (2). VERIFY: folders for `pinhole verify`, whose counts are added.
 set -uo pipefail

@@ -41,10 +41,17 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   exit 0 # the tools are here; CMake names a library that is not
 fi
 
+# A package can be there for another architecture only.
+native=$(dpkg --print-architecture)
+is_installed() {
+  local arch=$native
+  [[ "$1" == *:* ]] && arch=${1##*:}
+  dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "${1%%:*}" 2>/dev/null |
+    grep -qxE "($arch|all) installed"
+}
 missing=()
 for package in "${packages[@]}"; do
-  state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
-  [ "$state" = installed ] || missing+=("$package")
+  is_installed "$package" || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
