@@ -1,0 +1,446 @@
+// Model cases: prompts, positions, picture features, logits and greedy tokens against the reference.
+#include "cli/verify_report.h"
+
+#include "answer/loaded_model.h"
+#include "answer/picture.h"
+#include "answer/prompt.h"
+#include "base/mapped_file.h"
+#include "engine/session.h"
+#include "file/npy.h"
+#include "model/picture_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace pinhole::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Differences of a set of numbers from the expected ones.
+struct Difference {
+  double max_abs = 0;
+  double sum_square_error = 0, sum_square = 0, sum_square_own = 0, dot = 0;
+  int64_t count = 0;
+  bool finite = true;
+
+  void add(std::span<const float> own, std::span<const float> expected) {
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const double a = own[i];
+      const double b = expected[i];
+      finite = finite && std::isfinite(a);
+      max_abs = std::max(max_abs, std::abs(a - b));
+      sum_square_error += (a - b) * (a - b);
+      sum_square += b * b;
+      sum_square_own += a * a;
+      dot += a * b;
+    }
+    count += static_cast<int64_t>(expected.size());
+  }
+  double rms() const {
+    return count == 0 ? 0 : std::sqrt(sum_square_error / static_cast<double>(count));
+  }
+  double relative() const {
+    return sum_square == 0 ? 0 : std::sqrt(sum_square_error / sum_square);
+  }
+  double cosine() const {
+    const double norm = std::sqrt(sum_square) * std::sqrt(sum_square_own);
+    return norm == 0 ? (sum_square == sum_square_own ? 1 : 0) : dot / norm;
+  }
+};
+
+// What a run is held to (golden/README.md): f32 arithmetic, reduced precision, quantised activations.
+struct Tolerance {
+  double max_logit = 2e-4;
+  double max_feature = 1e-4;
+  double rms_logit = 1e9;
+  double min_cosine = 0.999;
+  double min_feature_cosine = 0.999;
+  double tie_margin = 0; // greedy steps below this margin may differ
+};
+
+Tolerance exact_tolerance(bool quantised) {
+  Tolerance t;
+  if (quantised) t.max_logit = 1e-3;
+  return t;
+}
+
+Tolerance fast_tolerance(bool quantised) {
+  Tolerance t;
+  t.max_feature = 1e9;
+  if (quantised) {
+    t.max_logit = 0.5;
+    t.rms_logit = 0.1;
+    t.min_cosine = 0; // the bounds above are the measure
+    t.tie_margin = 0.5;
+  } else {
+    t.max_logit = 1e9;
+    t.tie_margin = 0.3;
+  }
+  return t;
+}
+
+struct ModelCase {
+  fs::path folder;          // of case.json and the inputs
+  fs::path expected_folder; // of logits.npy and greedy.json
+  fs::path images_root;
+  Json info;
+};
+
+Result<NpyArray> load(const fs::path& path) { return NpyArray::open(path.string()); }
+
+// One case on one model in one mode.
+class CaseRun {
+public:
+  CaseRun(const LoadedModel& loaded, const ModelCase& the_case, const KernelChoice& kernels,
+          const Tolerance& tolerance)
+      : loaded_(loaded), case_(the_case), kernels_(kernels), tolerance_(tolerance) {}
+
+  // Empty: passed. The measured errors are in detail().
+  std::string run() {
+    if (auto status = run_checked(); !status) return status.error().text();
+    return failures_.empty() ? std::string() : fmt::format("{}", fmt::join(failures_, "; "));
+  }
+  const std::string& detail() const { return detail_; }
+
+private:
+  void expect(bool ok, std::string failure) {
+    if (!ok) failures_.push_back(std::move(failure));
+  }
+  std::string expected(const char* name) const { return (case_.expected_folder / name).string(); }
+  std::string input(const char* name) const { return (case_.folder / name).string(); }
+
+  Status run_checked() {
+    PINHOLE_CHECK(prepare_pictures());
+    PINHOLE_CHECK(check_prompt());
+    PINHOLE_CHECK(make_session());
+    PINHOLE_CHECK(encode_pictures());
+    PINHOLE_CHECK(check_logits());
+    return check_greedy();
+  }
+
+  Status prepare_pictures() {
+    const Json* images = json_find(case_.info, "images");
+    if (images == nullptr) return {};
+    for (const Json& image : *images) {
+      if (!loaded_.model.pictures) return fail(ErrorCode::kUnsupported, "no vision part was found");
+      const std::string path = (case_.images_root / image.get<std::string>()).string();
+      PINHOLE_TRY(std::string bytes, read_text_file(path, 256 << 20));
+      PINHOLE_TRY(Picture picture, open_picture(std::move(bytes), path, *loaded_.model.pictures, {}));
+      grids_.push_back(picture.grid);
+      tokens_.push_back(picture.tokens);
+      pictures_.push_back(std::move(picture));
+    }
+    if (grids_.empty() || !fs::exists(input("image_grid_thw.npy"))) return {};
+    PINHOLE_TRY(const NpyArray grid, load(input("image_grid_thw.npy")));
+    PINHOLE_TRY(const std::vector<int64_t> thw, grid.ints());
+    for (size_t i = 0; i < grids_.size(); ++i) {
+      const bool same = thw.size() == 3 * grids_.size() && thw[3 * i + 1] == grids_[i].height &&
+                        thw[3 * i + 2] == grids_[i].width;
+      expect(same, fmt::format("picture {} has a grid of {} x {}", i, grids_[i].height,
+                               grids_[i].width));
+    }
+    return {};
+  }
+
+  Status check_prompt() {
+    PINHOLE_TRY(const NpyArray ids_array, load(input("input_ids.npy")));
+    PINHOLE_TRY(const std::vector<int64_t> ids, ids_array.ints());
+    const Json* text = json_find(case_.info, "prompt");
+    ids_.assign(ids.begin(), ids.end());
+    if (text != nullptr && text->is_string()) {
+      PINHOLE_TRY(const std::vector<TokenId> own,
+                  encode_prompt(loaded_, text->get<std::string>(), tokens_));
+      expect(own == ids_, "the prompt's token ids differ");
+    }
+    PINHOLE_TRY(prompt_, place_pictures(loaded_, ids_, grids_));
+    if (!fs::exists(input("position_ids.npy"))) return {};
+    PINHOLE_TRY(const NpyArray positions_array, load(input("position_ids.npy")));
+    PINHOLE_TRY(const std::vector<int64_t> positions, positions_array.ints());
+    const size_t n = prompt_.tokens.size();
+    bool same = positions.size() == 3 * n;
+    for (size_t i = 0; same && i < n; ++i) {
+      for (size_t axis = 0; axis < 3; ++axis) {
+        same = same && positions[axis * n + i] == prompt_.tokens[i].position[axis];
+      }
+    }
+    expect(same, "positions differ");
+    if (const Json* delta = json_find(case_.info, "rope_delta")) {
+      expect(prompt_.next_position == static_cast<int64_t>(n) + delta->get<int64_t>(),
+             "rope_delta differs");
+    }
+    return {};
+  }
+
+  Status make_session() {
+    RunShape shape;
+    shape.context_tokens = static_cast<int64_t>(prompt_.tokens.size()) + 64;
+    shape.chunk_tokens = 24; // several chunks, so that the cache is read across their borders
+    shape.output_rows = shape.chunk_tokens;
+    for (const PatchGrid& grid : grids_) {
+      shape.max_patches = std::max(shape.max_patches, grid.patches());
+      shape.feature_tokens += grid.tokens();
+    }
+    PINHOLE_TRY(session_, Session::create(loaded_.model, {shape, kernels_}));
+    return {};
+  }
+
+  Status encode_pictures() {
+    if (pictures_.empty()) return {};
+    const PictureSpec& spec = *loaded_.model.pictures;
+    const PatchLayout layout = patch_layout(spec);
+    Difference pixels;
+    std::vector<PlacedPicture> placed;
+    std::vector<Sha256Digest> keep;
+    for (size_t i = 0; i < pictures_.size(); ++i) {
+      PINHOLE_TRY(const Image image, decode_for_model(pictures_[i], spec, {}));
+      keep.push_back(*pictures_[i].digest);
+      if (i == 0) PINHOLE_CHECK(compare_pixels(image, pixels));
+      PINHOLE_TRY(const auto encoded,
+                  session_->encode(*pictures_[i].digest, pictures_[i].grid,
+                                   [&](int64_t begin, int64_t end, float* out) {
+                                     write_patches(image, layout, begin, end, out);
+                                   },
+                                   keep));
+      placed.push_back({encoded.first_row, *pictures_[i].digest});
+    }
+    bind_pictures(prompt_, loaded_.placeholder, grids_, placed);
+    if (pixels.count > 0) {
+      detail_ += fmt::format("pixels {:.1e}, ", pixels.max_abs);
+      expect(pixels.max_abs <= 0.016, "pixel values differ");
+    }
+    return compare_features();
+  }
+
+  // pixel_values [patches, channels * frames * patch * patch] of the first picture.
+  Status compare_pixels(const Image& image, Difference& pixels) {
+    const std::string path = input("pixel_values.npy");
+    if (!fs::exists(path)) return {};
+    PINHOLE_TRY(const NpyArray array, load(path));
+    PINHOLE_TRY(const std::span<const float> want, array.floats());
+    PatchLayout layout = patch_layout(*loaded_.model.pictures);
+    layout.temporal = 2; // as the reference's processor writes them
+    const PatchGrid& grid = grids_[0];
+    std::vector<float> own(static_cast<size_t>(grid.patches() * 3 * layout.temporal *
+                                               layout.patch_size * layout.patch_size));
+    write_patches(image, layout, 0, grid.patches(), own.data());
+    if (own.size() != want.size()) {
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("{} pixel values, expected {}", own.size(), want.size()), path);
+    }
+    pixels.add(own, want);
+    return {};
+  }
+
+  Status compare_features() {
+    Difference all;
+    for (int32_t slot = 0; slot < loaded_.model.pictures->feature_slots; ++slot) {
+      const std::string path = input(
+          slot == 0 ? "vision_merged.npy" : fmt::format("vision_deepstack_{}.npy", slot - 1).c_str());
+      if (!fs::exists(path)) continue;
+      PINHOLE_TRY(const NpyArray array, load(path));
+      PINHOLE_TRY(const std::span<const float> want, array.floats());
+      const auto width = static_cast<size_t>(loaded_.model.pictures->feature_size);
+      size_t row = 0;
+      for (const PromptToken& token : prompt_.tokens) {
+        if (token.feature_row < 0 || (row + 1) * width > want.size()) continue;
+        all.add(session_->feature_row(slot, token.feature_row), want.subspan(row * width, width));
+        ++row;
+      }
+      expect(row * width == want.size(),
+             fmt::format("{} rows of features, expected {}", row, want.size() / width));
+    }
+    if (all.count == 0) return {};
+    detail_ += fmt::format("features {:.1e} (cos {:.6f}), ", all.max_abs, all.cosine());
+    expect(all.finite && all.max_abs <= tolerance_.max_feature,
+           fmt::format("features differ by {:.3e}, allowed {:.0e}", all.max_abs,
+                       tolerance_.max_feature));
+    expect(all.cosine() >= tolerance_.min_feature_cosine,
+           fmt::format("features' cosine is {:.6f}, expected {}", all.cosine(),
+                       tolerance_.min_feature_cosine));
+    return {};
+  }
+
+  Status check_logits() {
+    if (!fs::exists(expected("logits.npy"))) {
+      return session_->prefill_all_logits(prompt_.tokens, [&](int64_t, std::span<const float> logits) {
+        last_logits_.assign(logits.begin(), logits.end());
+      });
+    }
+    PINHOLE_TRY(const NpyArray array, load(expected("logits.npy")));
+    PINHOLE_TRY(const std::span<const float> want, array.floats());
+    const auto vocab = static_cast<size_t>(loaded_.model.vocab_size);
+    if (want.size() != prompt_.tokens.size() * vocab) {
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("{} logits, expected {} x {}", want.size(), prompt_.tokens.size(), vocab),
+                  expected("logits.npy"));
+    }
+    Difference all;
+    PINHOLE_CHECK(session_->prefill_all_logits(
+        prompt_.tokens, [&](int64_t row, std::span<const float> logits) {
+          all.add(logits, want.subspan(static_cast<size_t>(row) * vocab, vocab));
+          last_logits_.assign(logits.begin(), logits.end());
+        }));
+    logit_error_ = all.max_abs;
+    detail_ += fmt::format("max |dlogit| {:.1e}, rel {:.1e}", all.max_abs, all.relative());
+    expect(all.finite && all.max_abs <= tolerance_.max_logit,
+           fmt::format("logits differ by {:.3e}, allowed {:.0e}", all.max_abs, tolerance_.max_logit));
+    expect(all.rms() <= tolerance_.rms_logit,
+           fmt::format("logits differ by rms {:.3f}, allowed {}", all.rms(), tolerance_.rms_logit));
+    expect(all.cosine() >= tolerance_.min_cosine,
+           fmt::format("logits' cosine is {:.6f}, expected {}", all.cosine(), tolerance_.min_cosine));
+    return {};
+  }
+
+  Status check_greedy() {
+    if (!fs::exists(expected("greedy.json"))) return {};
+    PINHOLE_TRY(const Json greedy, read_json_file(expected("greedy.json")));
+    const Json* tokens = json_find(greedy, "tokens");
+    const Json* margins = json_find(greedy, "margin_top1_top2");
+    if (tokens == nullptr || !tokens->is_array() || margins == nullptr ||
+        margins->size() != tokens->size()) {
+      return fail(ErrorCode::kInvalidInput, "no tokens with margins", expected("greedy.json"));
+    }
+    const double tie = std::max(tolerance_.tie_margin, 4 * logit_error_);
+    int32_t position = prompt_.next_position;
+    size_t same = 0;
+    std::string note;
+    for (size_t i = 0; i < tokens->size(); ++i) {
+      const auto best = std::max_element(last_logits_.begin(), last_logits_.end());
+      const auto own = static_cast<int32_t>(best - last_logits_.begin());
+      const auto want = (*tokens)[i].get<int32_t>();
+      const double margin = (*margins)[i].get<double>();
+      if (own == want) {
+        ++same;
+      } else if (margin > tie) {
+        expect(false, fmt::format("greedy step {} gives {}, expected {} (margin {:.3f}, tie below "
+                                  "{:.1e})",
+                                  i, own, want, margin, tie));
+      } else {
+        note = fmt::format(", step {} a tie by {:.3f}", i, margin);
+      }
+      if (i + 1 == tokens->size()) break;
+      // The reference's own token is fed, so that one tie does not decide the rest.
+      PINHOLE_TRY(const std::span<const float> logits,
+                  session_->step({want, {position, position, position}}));
+      ++position;
+      last_logits_.assign(logits.begin(), logits.end());
+    }
+    detail_ += fmt::format(", greedy {}/{}{}", same, tokens->size(), note);
+    return {};
+  }
+
+  const LoadedModel& loaded_;
+  const ModelCase& case_;
+  KernelChoice kernels_;
+  Tolerance tolerance_;
+  std::vector<Picture> pictures_;
+  std::vector<PatchGrid> grids_;
+  std::vector<int64_t> tokens_;
+  std::vector<TokenId> ids_;
+  Prompt prompt_;
+  std::unique_ptr<Session> session_;
+  std::vector<float> last_logits_;
+  double logit_error_ = 0;
+  std::vector<std::string> failures_;
+  std::string detail_;
+};
+
+// Exact, then as `ask` computes (with an f16 cache).
+void run_case(const LoadedModel& loaded, const ModelCase& the_case, bool quantised,
+              const KernelChoice& kernels, const std::string& name, VerifyReport& report) {
+  std::string failure;
+  std::string detail;
+  for (const bool exact : {true, false}) {
+    KernelChoice choice = kernels;
+    choice.exact = exact;
+    choice.kv_type = exact ? kernels::KvType::kF32 : kernels::KvType::kF16;
+    CaseRun run(loaded, the_case, choice,
+                exact ? exact_tolerance(quantised) : fast_tolerance(quantised));
+    const std::string failed = run.run();
+    const std::string mode = exact ? "exact: " : fmt::format(" | {}: ", kernels.table->isa);
+    detail += mode + run.detail();
+    if (!failed.empty()) failure += (failure.empty() ? "" : "; ") + mode + failed;
+  }
+  report.passed_if(failure.empty(), name, failure.empty() ? detail : failure + " (" + detail + ")");
+}
+
+std::vector<ModelCase> list_cases(const fs::path& cases, const fs::path& images_root) {
+  std::vector<ModelCase> out;
+  for (const auto& entry : fs::directory_iterator(cases)) {
+    if (!fs::exists(entry.path() / "case.json")) continue;
+    auto info = read_json_file((entry.path() / "case.json").string());
+    out.push_back({entry.path(), entry.path(), images_root, info ? *info : Json::object()});
+  }
+  std::sort(out.begin(), out.end(),
+            [](const ModelCase& a, const ModelCase& b) { return a.folder < b.folder; });
+  return out;
+}
+
+void report_load_failure(const Error& error, const std::string& name, VerifyReport& report) {
+  const bool unsupported = error.code == ErrorCode::kUnsupported;
+  report.add(unsupported ? Outcome::kSkipped : Outcome::kFailed, name, error.text());
+}
+
+} // namespace
+
+void verify_model_folder(const fs::path& folder, const KernelChoice& kernels,
+                         VerifyReport& report) {
+  const std::string name = report.relative(folder);
+  auto loaded = load_model(folder.string());
+  if (!loaded) return report_load_failure(loaded.error(), name, report);
+  for (const ModelCase& the_case : list_cases(folder / "cases", folder)) {
+    run_case(**loaded, the_case, false, kernels, report.relative(the_case.folder), report);
+  }
+}
+
+void verify_gguf_folder(const fs::path& folder, const KernelChoice& kernels,
+                        VerifyReport& report) {
+  std::vector<fs::path> texts;
+  std::vector<fs::path> projectors;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string file = entry.path().filename().string();
+    if (!file.ends_with(".gguf")) continue;
+    (file.find("mmproj") != std::string::npos ? projectors : texts).push_back(entry.path());
+  }
+  std::sort(texts.begin(), texts.end());
+  std::sort(projectors.begin(), projectors.end());
+  const auto preprocessor = read_json_file((folder / "hf/preprocessor_config.json").string());
+  for (const fs::path& text : texts) {
+    // Expected values of this file's dequantised weights, where they differ from the unquantised.
+    const fs::path own_expected = folder / "expected" / text.stem();
+    for (const fs::path& projector : projectors) {
+      const std::string name =
+          report.relative(text) + " + " + projector.stem().string();
+      auto loaded = load_model(text.string(), projector.string());
+      if (!loaded) {
+        report_load_failure(loaded.error(), name, report);
+        continue;
+      }
+      LoadedModel& model = **loaded;
+      if (preprocessor && model.model.pictures) {
+        const auto status = read_preprocessor_config(
+            *preprocessor, (folder / "hf/preprocessor_config.json").string(), *model.model.pictures);
+        if (!status) report.add(Outcome::kFailed, name, status.error().text());
+      }
+      const bool quantised = std::any_of(
+          model.files.text.tensors().begin(), model.files.text.tensors().end(),
+          [](const Tensor& tensor) { return format_info(tensor.format).block_elements > 1; });
+      for (ModelCase& the_case : list_cases(folder / "hf/cases", folder / "hf")) {
+        if (fs::exists(own_expected)) {
+          the_case.expected_folder = own_expected / the_case.folder.filename();
+        } else if (quantised) {
+          report.add(Outcome::kSkipped, name, "no expected values for this quantisation");
+          continue;
+        }
+        run_case(model, the_case, quantised, kernels,
+                 name + " " + the_case.folder.filename().string(), report);
+      }
+    }
+  }
+}
+
+} // namespace pinhole::cli
