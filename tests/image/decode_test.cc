@@ -288,7 +288,8 @@ TEST(Decode, BoundsThePrefixGroupsOfALosslessWebp) {
   for (int i = 0; i < 3; ++i) { // blue, alpha, distance: the one symbol 0
     put(1, 4);
   }
-  put(0, 64);
+  put(0, 32);
+  put(0, 32);
   const auto le32 = [](size_t value) {
     std::string out;
     for (int shift = 0; shift < 32; shift += 8) {
