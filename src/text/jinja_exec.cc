@@ -294,6 +294,8 @@ Outcome<Interpreter::Flow> Interpreter::run_loop(const Statement& statement, con
   loop->statement = statement.recursive ? &statement : nullptr;
   loop->scope = outer;
   Scope* scope = heap_.make<Scope>(outer);
+  bool completed =
+      false; // an iteration reached its end: as in Jinja, the else part runs unless one did
   for (; loop->index0 < loop->items.size(); ++loop->index0) {
     if (scope->captured)
       scope = heap_.make<Scope>(outer);
@@ -305,13 +307,13 @@ Outcome<Interpreter::Flow> Interpreter::run_loop(const Statement& statement, con
     JINJA_CHECK(step());
     JINJA_CHECK(assign(*statement.target, loop->items[loop->index0]));
     JINJA_TRY(const Flow flow, exec_body(statement.body));
+    completed = completed || flow == Flow::kNext;
     if (flow == Flow::kBreak)
       break;
   }
-  const bool was_empty = loop->items.empty();
   heap_.give_back(loop->items.size() * sizeof(Value));
   scope_ = outer;
-  if (!was_empty || statement.other.empty())
+  if (completed || statement.other.empty())
     return Flow::kNext;
   return exec_scoped(statement.other, heap_.make<Scope>(outer));
 }

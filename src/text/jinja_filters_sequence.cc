@@ -124,8 +124,6 @@ Outcome<Value> filter_last(Interpreter& in, const Value& self, Arguments&) {
   }
   if (self.is(Kind::kSequence) && !self.sequence().items.empty())
     return self.sequence().items.back();
-  if (self.is_undefined())
-    return in.fail("'Undefined' object is not reversible");
   JINJA_TRY(const std::vector<Value> items, in.iterate(self));
   if (items.empty())
     return in.absent("No last item, sequence was empty.");
@@ -201,8 +199,9 @@ Outcome<Value> filter_dictsort(Interpreter& in, const Value& self, Arguments& ar
 }
 
 // Sort keys: one attribute's value, or with "a,b" a list of several.
+// `as_list`: also a single key is in a list, whose comparison asks for equality first.
 Outcome<std::vector<Keyed>> keyed(Interpreter& in, const Value& self, const Value* attribute,
-                                  bool case_sensitive) {
+                                  bool case_sensitive, bool as_list = false) {
   JINJA_TRY(const std::vector<Value> items, in.iterate(self));
   std::vector<std::vector<Value>> paths;
   if (attribute != nullptr && attribute->is_string()) {
@@ -231,7 +230,7 @@ Outcome<std::vector<Keyed>> keyed(Interpreter& in, const Value& self, const Valu
       }
       keys.push_back(key);
     }
-    const Value key = keys.size() == 1 ? keys[0] : in.list(std::move(keys));
+    const Value key = keys.size() == 1 && !as_list ? keys[0] : in.list(std::move(keys));
     out.push_back({key, item});
   }
   return out;
@@ -240,7 +239,7 @@ Outcome<std::vector<Keyed>> keyed(Interpreter& in, const Value& self, const Valu
 Outcome<Value> filter_sort(Interpreter& in, const Value& self, Arguments& arguments) {
   JINJA_TRY(const auto args,
             (bind<3>(in, "sort", arguments, {"reverse", "case_sensitive", "attribute"})));
-  JINJA_TRY(std::vector<Keyed> items, keyed(in, self, args[2], bool_or(args[1], false)));
+  JINJA_TRY(std::vector<Keyed> items, keyed(in, self, args[2], bool_or(args[1], false), true));
   JINJA_CHECK(sort_by_key(in, items, bool_or(args[0], false)));
   return in.list(values_of(items));
 }

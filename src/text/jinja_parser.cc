@@ -410,6 +410,9 @@ Outcome<Target*> Parser::parse_single_target(bool with_namespace, std::string_vi
   if (std::find(kConstants.begin(), kConstants.end(), name) != kConstants.end()) {
     return fail(at, fmt::format("can't assign to '{}'", name));
   }
+  if (name == "loop" && (end == "in" || loops_ > 0)) {
+    return fail(at, "Can't assign to special loop variable in for-loop target");
+  }
   Target* out = &ast_.targets.emplace_back();
   out->at = at;
   out->symbol = ast_.intern(name);

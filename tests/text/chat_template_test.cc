@@ -1,5 +1,5 @@
-// Chat templates against transformers' own rendering (golden/chat_templates), against jinja2 on many
-// small templates (jinja_cases.json), and the bounds that hold for hostile ones.
+// Chat templates against transformers' own rendering (golden/chat_templates), against jinja2 on
+// many small templates (jinja_cases.json), and the bounds that hold for hostile ones.
 
 #include "text/chat_template.h"
 
@@ -30,7 +30,8 @@ std::string read_text(const std::string& path) {
 // The first place where two texts differ, with what is around it.
 std::string first_difference(const std::string& got, const std::string& expected) {
   size_t at = 0;
-  while (at < got.size() && at < expected.size() && got[at] == expected[at]) ++at;
+  while (at < got.size() && at < expected.size() && got[at] == expected[at])
+    ++at;
   const size_t from = at > 40 ? at - 40 : 0;
   return "first difference at byte " + std::to_string(at) + "\n  got      ..." +
          testing::PrintToString(got.substr(from, 100)) + "\n  expected ..." +
@@ -39,7 +40,8 @@ std::string first_difference(const std::string& got, const std::string& expected
 
 Result<std::string> render(const std::string& source, const Json& context) {
   auto parsed = ChatTemplate::parse(source, "test.jinja");
-  if (!parsed) return tl::unexpected<Error>(parsed.error());
+  if (!parsed)
+    return tl::unexpected<Error>(parsed.error());
   return parsed->render(context);
 }
 
@@ -64,7 +66,8 @@ Json context_of(const Json& entry) {
   for (const char* key : {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}) {
     context[key] = entry[key];
   }
-  for (const auto& [key, value] : entry["kwargs"].items()) context[key] = value;
+  for (const auto& [key, value] : entry["kwargs"].items())
+    context[key] = value;
   return context;
 }
 
@@ -106,7 +109,8 @@ TEST(ChatTemplate, AgreesWithJinja2OnManySmallTemplates) {
     } else {
       EXPECT_TRUE(got) << got.error().text();
       const std::string expected = entry["rendered"].get<std::string>();
-      if (got) EXPECT_TRUE(*got == expected) << first_difference(*got, expected);
+      if (got)
+        EXPECT_TRUE(*got == expected) << first_difference(*got, expected);
     }
     ++checked;
   }
