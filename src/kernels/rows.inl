@@ -66,16 +66,22 @@ void layer_norm(const float* x, int64_t x_stride, const float* w, const float* b
                 int64_t rows, int64_t n, float* y, int64_t y_stride) {
   for (int64_t row = 0; row < rows; ++row, x += x_stride, y += y_stride) {
     double count_all = static_cast<double>(n);
-    Vec mean = v_set(
-        static_cast<float>(sum_row(x, n, [](Vec v, Vec s) { return v_add(v, s); }) / count_all));
-    double squares = sum_row(x, n, [mean](Vec v, Vec s) {
-      Vec d = v_sub(v, mean);
+    double about = sum_row(x, n, [](Vec v, Vec s) { return v_add(v, s); }) / count_all;
+    // Deviations from a float near the mean; their own mean then corrects it. One float alone would
+    // leave its rounding, and that of a sum of large values, in every x - mean.
+    Vec high = v_set(static_cast<float>(about));
+    double rest =
+        sum_row(x, n, [high](Vec v, Vec s) { return v_add(v_sub(v, high), s); }) / count_all;
+    Vec low = v_set(static_cast<float>(rest));
+    auto centred = [high, low](Vec v) { return v_sub(v_sub(v, high), low); };
+    double squares = sum_row(x, n, [centred](Vec v, Vec s) {
+      Vec d = centred(v);
       return v_fma(d, d, s);
     });
     double variance = squares / count_all + static_cast<double>(eps);
     Vec scale = v_set(static_cast<float>(1.0 / __builtin_sqrt(variance)));
     for_lanes(n, [&](int64_t i, int64_t count) {
-      Vec v = v_mul(v_sub(load_lanes(x + i, count), mean), scale);
+      Vec v = v_mul(centred(load_lanes(x + i, count)), scale);
       Vec bias = b != nullptr ? load_lanes(b + i, count) : v_zero();
       store_lanes(y + i, v_fma(v, load_lanes(w + i, count), bias), count);
     });
