@@ -1,50 +1,93 @@
-// Matmul of every format in f32: each weight row is decoded and multiplied with all rows of x.
+// Which matmul kernel multiplies a weight format, given the rows of x and the arithmetic allowed.
 #include "kernels/table.h"
+#include "quant/blocks.h"
+
+// clang-format off
+#include "kernels/matmul_common.inl"
+#include "kernels/matmul_unpack.inl"
+#include "kernels/matmul_f32.inl"
+#if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
+#include "kernels/matmul_vnni.inl"
+#endif
+#include "kernels/matmul_int8.inl"
+#if defined(PINHOLE_KERNEL_AMX)
+#include "kernels/matmul_amx.inl"
+#endif
+// clang-format on
 
 namespace pinhole::kernels {
 namespace {
 
-int64_t plain_x_bytes(int64_t m, int64_t k) { return m * k * 4; }
-int64_t plain_scratch_bytes(int64_t, int64_t k) { return k * 4; }
-
-void plain_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t row_begin,
-                  int64_t row_end, void* packed) {
-  float* out = static_cast<float*>(packed);
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    memcpy(out + row * k, x + row * x_stride, static_cast<size_t>(k) * 4);
-  }
+// The table of a format, where it has such a kernel: none for the other formats.
+template <FormatId f> constexpr MatmulKernel float_kernel(const char* name) {
+  if constexpr (is_float_format(f))
+    return {name, 4, f32_x_bytes, 1, f32_pack_x, no_scratch_bytes, float_run<f>};
+  else
+    return {};
+}
+template <FormatId f> constexpr MatmulKernel int_kernel(const char* name, bool one_row) {
+  if constexpr (is_int_format(f))
+    return {name,
+            4,
+            int_x_bytes,
+            1,
+            int_pack_x<vnni_order<f>()>,
+            int_scratch_bytes,
+            one_row ? int_run_1<f> : int_run<f>};
+  else
+    return {};
 }
 
-template <FormatId id> void plain_run(const MatmulArgs& args) {
-  float* w = static_cast<float*>(args.scratch);
-  for (int64_t col = 0; col < args.n; ++col) {
-    decode(id, static_cast<const char*>(args.w) + col * args.w_row_bytes, w, args.k);
-    for (int64_t row = 0; row < args.m; ++row) {
-      const float* x = static_cast<const float*>(args.x) + row * args.k;
-      float y = args.bias != nullptr ? args.bias[col] : 0.0f;
-      int64_t i = 0;
-      Vec sum = v_zero();
-      for (; i + kLanes <= args.k; i += kLanes) sum = v_fma(v_load(x + i), v_load(w + i), sum);
-      if (i < args.k) sum = v_fma(v_load_n(x + i, args.k - i), v_load_n(w + i, args.k - i), sum);
-      y += v_reduce_add(sum);
-      activate(args.activation, &y, &y, 1);
-      if (args.residual != nullptr) y += args.residual[row * args.residual_stride + col];
-      args.y[row * args.y_stride + col] = y;
-    }
-  }
-}
-
-const MatmulKernel kPlainMatmul[] = {
-#define PINHOLE_FORMAT(id, name, gguf_type, block_elements, block_bytes, header)                   \
-  {name ".f32." PINHOLE_KERNEL_NAME, 1, plain_x_bytes, 1, plain_pack_x, plain_scratch_bytes,       \
-   plain_run<FormatId::id>},
-#include "quant/formats.def"
-#undef PINHOLE_FORMAT
+struct FormatKernels {
+  MatmulKernel exact;    // f32 on decoded weights
+  MatmulKernel in_place; // F32, F16 and BF16: few rows, f32
+  MatmulKernel int_1;    // one row of x as int8
+  MatmulKernel int_any;
+#if defined(PINHOLE_KERNEL_AMX)
+  MatmulKernel tiles; // bf16
+#endif
 };
 
+constexpr FormatKernels kMatmul[] = {
+#if defined(PINHOLE_KERNEL_AMX)
+#define PINHOLE_TILES(id, name)                                                                    \
+  , {                                                                                              \
+    name ".bf16.amx", kAmxBlock, amx_x_bytes, kAmxBlock, amx_pack_x, amx_scratch_bytes,            \
+        amx_run<FormatId::id>                                                                      \
+  }
+#else
+#define PINHOLE_TILES(id, name)
+#endif
+#define PINHOLE_FORMAT(id, name, gguf_type, block_elements, block_bytes, header)                   \
+  {{name ".f32." PINHOLE_KERNEL_NAME, 4, f32_x_bytes, 1, f32_pack_x, f32_scratch_bytes,            \
+    f32_run<FormatId::id>},                                                                        \
+   float_kernel<FormatId::id>(name ".in_place." PINHOLE_KERNEL_NAME),                              \
+   int_kernel<FormatId::id>(name ".int8x1." PINHOLE_KERNEL_NAME, true),                            \
+   int_kernel<FormatId::id>(name ".int8." PINHOLE_KERNEL_NAME, false) PINHOLE_TILES(id, name)},
+#include "quant/formats.def"
+#undef PINHOLE_FORMAT
+#undef PINHOLE_TILES
+};
+
+// Rows of x from which tiles (or f32 tiles) beat the kernels for few rows.
+constexpr int64_t kFewRows = 8;
+
 const MatmulKernel* pick_matmul(FormatId format, int64_t m, bool exact) {
-  (void)m, (void)exact;
-  return &kPlainMatmul[static_cast<int>(format)];
+  const FormatKernels& kernels = kMatmul[static_cast<int>(format)];
+  if (kernels.in_place.run != nullptr && m <= kFewRows)
+    return &kernels.in_place;
+  if (exact || format == FormatId::kF32)
+    return &kernels.exact;
+#if defined(PINHOLE_KERNEL_AMX)
+  if (m > kFewRows)
+    return &kernels.tiles;
+#endif
+  if (kernels.int_1.run == nullptr)
+    return &kernels.exact;
+  if (m == 1)
+    return &kernels.int_1;
+  // Without VNNI a byte product costs as many instructions as an f32 one.
+  return m <= kFewRows || is_vnni() ? &kernels.int_any : &kernels.exact;
 }
 
 } // namespace

@@ -1,0 +1,207 @@
+// Matmul on AMX bf16 tiles, for many rows of x and every weight format.
+//
+// W is the left factor: a weight row decodes in the order that a tile row wants, and only x, packed
+// once, is transposed. Tiles hold y^T, 16 rows of W by 16 of x; 2 x 2 of them use each load twice.
+// A strip of W, one chunk of k at a time, is decoded into L2 and used for every panel of x; panels
+// come from L3, so the strip is as tall as L2 allows: strip rows * 2 operations for each byte of x.
+
+#include "kernels/matmul_amx_unpack.inl"
+
+namespace pinhole::kernels {
+namespace {
+
+constexpr int64_t kAmxBlock = 32;           // rows of W, and rows of x, of a block of 2 x 2 tiles
+constexpr int64_t kAmxChunk = 2048;         // elements of k
+constexpr int64_t kAmxStripBytes = 1 << 20; // half of a 2 MiB L2
+
+PINHOLE_INLINE int64_t amx_steps(int64_t k) { return (k + 31) / 32; }
+
+struct alignas(64) TileConfig {
+  uint8_t palette, start_row;
+  uint8_t reserved[14];
+  uint16_t row_bytes[16];
+  uint8_t rows[16];
+};
+
+PINHOLE_INLINE void amx_configure() { // 8 tiles of 16 rows of 64 bytes
+  TileConfig config = {};
+  config.palette = 1;
+  for (int i = 0; i < 8; ++i) {
+    config.row_bytes[i] = 64;
+    config.rows[i] = 16;
+  }
+  // The whole struct is an operand: its stores must not be dropped.
+  asm volatile("ldtilecfg %0" ::"m"(config));
+}
+
+PINHOLE_INLINE void amx_release() { asm volatile("tilerelease" ::); }
+
+// Rows r[0..16) of 16 32-bit elements, transposed in place.
+PINHOLE_INLINE void transpose_16(__m512i* r) {
+  __m512i t[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    __m512i b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    __m512i c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]);
+    __m512i d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
+    t[i] = _mm512_unpacklo_epi64(a, c);
+    t[i + 1] = _mm512_unpackhi_epi64(a, c);
+    t[i + 2] = _mm512_unpacklo_epi64(b, d);
+    t[i + 3] = _mm512_unpackhi_epi64(b, d);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) { // column 4 * lane + j of four rows, in 128-bit lane `lane`
+    __m512i a = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x88);
+    __m512i b = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xdd);
+    __m512i c = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x88);
+    __m512i d = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xdd);
+    r[j] = _mm512_shuffle_i32x4(a, c, 0x88);
+    r[8 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    r[4 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
+    r[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+}
+
+int64_t amx_x_bytes(int64_t m, int64_t k) {
+  return round_up_to(m, kAmxBlock) / kAmxBlock * amx_steps(k) * kAmxStep;
+}
+
+// x [panel of 32 rows][step of 32 elements][half of 16 rows][pair of elements][row], bf16.
+void amx_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t row_begin,
+                int64_t row_end, void* packed) {
+  int64_t steps = amx_steps(k);
+  for (int64_t row = row_begin; row < row_end; row += 16) {
+    uint8_t* to =
+        static_cast<uint8_t*>(packed) + row / kAmxBlock * steps * kAmxStep + row % kAmxBlock * 64;
+    int64_t rows = min_of(16, row_end - row);
+    for (int64_t s = 0; s < steps; ++s) {
+      __m512i r[16];
+      int64_t left = k - s * 32;
+      const float* p = x + row * x_stride + s * 32;
+      if (rows == 16 && left >= 32) {
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i)
+          r[i] = to_bf16(v_load(p + i * x_stride), v_load(p + i * x_stride + 16));
+      } else {
+        for (int i = 0; i < 16; ++i) {
+          r[i] = _mm512_setzero_si512();
+          if (i < rows) {
+            const float* q = p + i * x_stride;
+            __m512 low = v_load_n(q, min_of(left, 16));
+            r[i] = to_bf16(low, left > 16 ? v_load_n(q + 16, min_of(left - 16, 16)) : v_zero());
+          }
+        }
+      }
+      transpose_16(r);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        _mm512_store_si512(to + s * kAmxStep + i * 64, r[i]);
+    }
+  }
+  // The second half of a last panel of at most 16 rows is never loaded.
+}
+
+int64_t amx_scratch_bytes(int64_t, int64_t k) { // a block with all of k, at least
+  return max_of(kAmxStripBytes, amx_steps(k) * kAmxStep);
+}
+
+// out[x row][w row] = one block of y, 32 x 32. `two`: more than 16 rows of x. `ahead` is fetched
+// into L2 meanwhile, 256 bytes a step.
+template <bool two>
+PINHOLE_INLINE void amx_block(const uint8_t* w, const uint8_t* x, int64_t steps,
+                              const uint8_t* ahead, const uint8_t* ahead_end, float* out) {
+  alignas(64) float tile[4][256];
+  _tile_zero(0);
+  _tile_zero(1);
+  if (two) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t s = 0; s < steps; ++s, w += kAmxStep, x += kAmxStep) {
+    _tile_loadd(4, w, 64);
+    _tile_loadd(5, x, 64);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, w + 1024, 64);
+    _tile_dpbf16ps(1, 6, 5);
+    if (two) {
+      _tile_loadd(7, x + 1024, 64);
+      _tile_dpbf16ps(2, 4, 7);
+      _tile_dpbf16ps(3, 6, 7);
+    }
+    for (int i = 0; i < 4; ++i)
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + i * 64), _MM_HINT_T1);
+    ahead = ahead + 256 < ahead_end ? ahead + 256 : ahead;
+  }
+  _tile_stored(0, tile[0], 64);
+  _tile_stored(1, tile[1], 64);
+  if (two) {
+    _tile_stored(2, tile[2], 64);
+    _tile_stored(3, tile[3], 64);
+  }
+  for (int i = 0; i < (two ? 4 : 2); ++i) {
+    __m512i r[16];
+    for (int j = 0; j < 16; ++j)
+      r[j] = _mm512_load_si512(tile[i] + 16 * j);
+    transpose_16(r);
+    float* to = out + i / 2 * 16 * kAmxBlock + i % 2 * 16;
+    for (int j = 0; j < 16; ++j)
+      _mm512_store_si512(to + j * kAmxBlock, r[j]);
+  }
+}
+
+template <FormatId f>
+void amx_unpack_strip(const MatmulArgs& args, int64_t n0, int64_t rows, int64_t k0, int64_t k1,
+                      uint8_t* to) {
+  int64_t block_bytes = amx_steps(k1 - k0) * kAmxStep;
+  for (int64_t r = 0; r < rows; ++r)
+    amx_unpack_row<f>(static_cast<const uint8_t*>(args.w) + (n0 + r) * args.w_row_bytes +
+                          bytes_before<f>(k0),
+                      k1 - k0, to + r / kAmxBlock * block_bytes + r % kAmxBlock * 64);
+}
+
+void amx_multiply_strip(const MatmulArgs& args, const uint8_t* w, int64_t n0, int64_t rows,
+                        int64_t k0, int64_t k1) {
+  alignas(64) float out[kAmxBlock * kAmxBlock];
+  Stage stage = stage_of(args, k0, k1);
+  int64_t steps = amx_steps(k1 - k0), panel_bytes = amx_steps(args.k) * kAmxStep;
+  const uint8_t* x = static_cast<const uint8_t*>(args.x) + k0 / 32 * kAmxStep;
+  int64_t blocks = (rows + kAmxBlock - 1) / kAmxBlock;
+  for (int64_t m0 = 0; m0 < args.m; m0 += kAmxBlock, x += panel_bytes) {
+    int64_t panel_rows = min_of(kAmxBlock, args.m - m0);
+    const uint8_t* next = m0 + kAmxBlock < args.m ? x + panel_bytes : x;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const uint8_t* ahead = next + min_of(b * steps * 256, (steps - 1) * kAmxStep);
+      const uint8_t* ahead_end = next + steps * kAmxStep;
+      const uint8_t* block = w + b * steps * kAmxStep;
+      if (panel_rows > 16)
+        amx_block<true>(block, x, steps, ahead, ahead_end, out);
+      else
+        amx_block<false>(block, x, steps, ahead, ahead_end, out);
+      int64_t cols = min_of(kAmxBlock, rows - b * kAmxBlock);
+      for (int64_t i = 0; i < panel_rows; ++i)
+        write_row(args, stage, m0 + i, n0 + b * kAmxBlock, cols, out + i * kAmxBlock);
+    }
+  }
+}
+
+template <FormatId f> void amx_run(const MatmulArgs& args) {
+  amx_configure();
+  uint8_t* strip = static_cast<uint8_t*>(args.scratch);
+  int64_t chunk = chunk_of(args, kAmxChunk);
+  int64_t fit = max_of(kAmxStripBytes / (amx_steps(chunk) * kAmxStep), 1) * kAmxBlock;
+  int64_t strips = (args.n + fit - 1) / fit;
+  int64_t strip_rows = round_up_to((args.n + strips - 1) / strips, kAmxBlock);
+  for (int64_t n0 = 0; n0 < args.n; n0 += strip_rows) {
+    int64_t rows = min_of(strip_rows, args.n - n0);
+    for (int64_t k0 = 0; k0 < args.k; k0 += chunk) {
+      int64_t k1 = min_of(k0 + chunk, args.k);
+      amx_unpack_strip<f>(args, n0, rows, k0, k1, strip);
+      amx_multiply_strip(args, strip, n0, rows, k0, k1);
+    }
+  }
+  amx_release();
+}
+
+} // namespace
+} // namespace pinhole::kernels

@@ -1,0 +1,371 @@
+// Integer formats against x rounded to int8, with a scale per 32 elements. For few rows of x the
+// bandwidth of W decides: each row of W is unpacked once, from four places of the file at a time.
+// The offsets of a format (minima, or the middle of its codes) multiply sums that x carries along.
+
+namespace pinhole::kernels {
+namespace {
+
+constexpr int64_t kIntRows = 4;           // rows of W, and rows of x, of one tile
+constexpr int64_t kIntStage = 384 * 1024; // bytes of unpacked W kept for many rows of x
+
+PINHOLE_INLINE int64_t int_blocks(int64_t k) { return (k + 255) / 256; }
+
+// 32 elements of x to int8; returns their scale. NaN and infinity end up in the scale or the codes.
+PINHOLE_INLINE float round_32(const float* x, int64_t count, int8_t* q) {
+  alignas(64) float values[32];
+  Vec top = v_zero();
+  for (int i = 0; i < 32; i += kLanes) {
+    Vec v = count - i >= kLanes ? v_load(x + i) : v_load_n(x + i, max_of(count - i, 0));
+    v_store(values + i, v);
+    top = v_max(top, v_abs(v));
+  }
+  float largest = v_reduce_max(top);
+  float d = largest * (1.0f / 127.0f);
+  Vec inverse = v_set(d > 0.0f ? 1.0f / d : 0.0f);
+  Vec low = v_set(-127.0f), high = v_set(127.0f);
+  for (int i = 0; i < 32; i += kLanes) {
+    Vec v = v_round_lanes(v_mul(v_load(values + i), inverse));
+    v_store(values + i, v_min(v_max(v, low), high));
+  }
+  for (int i = 0; i < 32; ++i)
+    q[i] = static_cast<int8_t>(static_cast<int32_t>(values[i]));
+  return d;
+}
+
+PINHOLE_INLINE int32_t sum_16(const int8_t* q) {
+  int32_t sum = 0;
+  for (int i = 0; i < 16; ++i)
+    sum += q[i];
+  return sum;
+}
+
+#if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
+
+using IntX = VnniX;
+using IntW = VnniW;
+constexpr int kIntSums = 16; // lanes of a partial sum
+
+// Of 256 elements: codes q in natural order, scales of 32, to the order that a format wants.
+template <Order order> PINHOLE_INLINE void place_x(const int8_t* q, const float* d, IntX& to) {
+  for (int p = 0; p < 16; ++p) {
+    int group = kOrder[order][p % 4][p / 4];
+    for (int j = 0; j < 4; ++j)
+      memcpy(to.q[j] + 4 * p, q + 16 * group + 4 * j, 4);
+    to.d[p] = d[group / 2];
+    to.sum[p] = d[group / 2] * static_cast<float>(sum_16(q + 16 * group));
+  }
+}
+
+template <FormatId f> PINHOLE_INLINE void load_w(const uint8_t* w, int64_t elements, IntW& to) {
+  if (elements >= 256)
+    vnni_load<f>(w, to);
+  else
+    vnni_load_part<f>(w, elements, to);
+}
+
+typedef __m512 IntSum;
+PINHOLE_INLINE IntSum sum_zero() { return _mm512_setzero_ps(); }
+
+template <FormatId> PINHOLE_INLINE IntSum add_dot(IntSum sum, const IntW& w, const IntX& x) {
+  __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w.q[0], _mm512_load_si512(x.q[0]));
+  dot = _mm512_dpbusd_epi32(dot, w.q[1], _mm512_load_si512(x.q[1]));
+  dot = _mm512_dpbusd_epi32(dot, w.q[2], _mm512_load_si512(x.q[2]));
+  dot = _mm512_dpbusd_epi32(dot, w.q[3], _mm512_load_si512(x.q[3]));
+  __m512 scale = _mm512_mul_ps(w.scale, _mm512_load_ps(x.d));
+  sum = _mm512_fmadd_ps(w.offset, _mm512_load_ps(x.sum), sum);
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum);
+}
+
+PINHOLE_INLINE float sum_lanes(IntSum sum) { return _mm512_reduce_add_ps(sum); }
+
+#else
+
+struct IntX {
+  int8_t q[256];
+  float d[8];
+  float sum32[8];
+  float sum16[16];
+};
+using IntW = Codes;
+enum Order { kOrderPlain };
+template <FormatId> constexpr Order vnni_order() { return kOrderPlain; }
+
+template <Order> PINHOLE_INLINE void place_x(const int8_t* q, const float* d, IntX& to) {
+  memcpy(to.q, q, 256);
+  memcpy(to.d, d, 32);
+  for (int g = 0; g < 16; ++g)
+    to.sum16[g] = d[g / 2] * static_cast<float>(sum_16(q + 16 * g));
+  for (int g = 0; g < 8; ++g)
+    to.sum32[g] = to.sum16[2 * g] + to.sum16[2 * g + 1];
+}
+
+template <FormatId f> PINHOLE_INLINE void load_w(const uint8_t* w, int64_t elements, IntW& to) {
+  if (elements >= 256)
+    unpack_codes<f>(w, 256, to);
+  else
+    unpack_codes<f>(w, elements, to);
+}
+
+#if defined(PINHOLE_KERNEL_AVX2)
+
+typedef __m256 IntSum;
+PINHOLE_INLINE IntSum sum_zero() { return _mm256_setzero_ps(); }
+
+template <FormatId f> PINHOLE_INLINE IntSum add_dot(IntSum sum, const IntW& w, const IntX& x) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int g = 0; g < 8; ++g) {
+    __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(w.q + 32 * g));
+    __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(x.q + 32 * g));
+    // Signed codes: |w| * (x with w's sign), so that the first factor is unsigned.
+    __m256i pairs = kIntSigned<f> ? _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a))
+                                  : _mm256_maddubs_epi16(a, b);
+    __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
+    __m256 scale;
+    if constexpr (kIntGroup<f> == 32)
+      scale = _mm256_set1_ps(w.scale[g] * x.d[g]);
+    else
+      scale = _mm256_mul_ps(
+          _mm256_set_m128(_mm_broadcast_ss(w.scale + 2 * g + 1), _mm_broadcast_ss(w.scale + 2 * g)),
+          _mm256_broadcast_ss(x.d + g));
+    sum = _mm256_fmadd_ps(dot, scale, sum);
+  }
+  if constexpr (!kIntNoOffset<f>) {
+    constexpr int kSums = kIntGroup<f> == 32 ? 8 : 16;
+    for (int g = 0; g < kSums; g += 8)
+      sum = _mm256_fmadd_ps(_mm256_load_ps(w.offset + g),
+                            _mm256_load_ps((kSums == 8 ? x.sum32 : x.sum16) + g), sum);
+  }
+  return sum;
+}
+
+PINHOLE_INLINE float sum_lanes(IntSum sum) { return v_reduce_add(sum); }
+
+#elif defined(PINHOLE_KERNEL_NEON)
+
+typedef float32x4_t IntSum;
+PINHOLE_INLINE IntSum sum_zero() { return vdupq_n_f32(0.0f); }
+
+template <FormatId f> PINHOLE_INLINE IntSum add_dot(IntSum sum, const IntW& w, const IntX& x) {
+  for (int g = 0; g < 8; ++g) {
+    // Codes below 128 are the same byte signed and unsigned.
+    const int8_t* q = reinterpret_cast<const int8_t*>(w.q) + 32 * g;
+    int32x4_t zero = vdupq_n_s32(0);
+    int32x4_t dot = vdotq_s32(zero, vld1q_s8(q), vld1q_s8(x.q + 32 * g));
+    if constexpr (kIntGroup<f> == 32) {
+      dot = vdotq_s32(dot, vld1q_s8(q + 16), vld1q_s8(x.q + 32 * g + 16));
+      sum = vfmaq_n_f32(sum, vcvtq_f32_s32(dot), w.scale[g] * x.d[g]);
+    } else {
+      int32x4_t second = vdotq_s32(zero, vld1q_s8(q + 16), vld1q_s8(x.q + 32 * g + 16));
+      sum = vfmaq_n_f32(sum, vcvtq_f32_s32(dot), w.scale[2 * g] * x.d[g]);
+      sum = vfmaq_n_f32(sum, vcvtq_f32_s32(second), w.scale[2 * g + 1] * x.d[g]);
+    }
+  }
+  if constexpr (!kIntNoOffset<f>) {
+    constexpr int kSums = kIntGroup<f> == 32 ? 8 : 16;
+    for (int g = 0; g < kSums; g += 4)
+      sum =
+          vfmaq_f32(sum, vld1q_f32(w.offset + g), vld1q_f32((kSums == 8 ? x.sum32 : x.sum16) + g));
+  }
+  return sum;
+}
+
+PINHOLE_INLINE float sum_lanes(IntSum sum) { return vaddvq_f32(sum); }
+
+#else
+
+typedef float IntSum;
+PINHOLE_INLINE IntSum sum_zero() { return 0.0f; }
+
+template <FormatId f> PINHOLE_INLINE IntSum add_dot(IntSum sum, const IntW& w, const IntX& x) {
+  constexpr int kGroup = kIntGroup<f>;
+  for (int g = 0; g < 256 / kGroup; ++g) {
+    int32_t dot = 0;
+    for (int i = g * kGroup; i < (g + 1) * kGroup; ++i)
+      dot += (kIntSigned<f> ? static_cast<int8_t>(w.q[i]) : w.q[i]) * x.q[i];
+    float d = x.d[g * kGroup / 32];
+    sum += w.scale[g] * d * static_cast<float>(dot);
+    if constexpr (!kIntNoOffset<f>)
+      sum += w.offset[g] * (kGroup == 32 ? x.sum32[g] : x.sum16[g]);
+  }
+  return sum;
+}
+
+PINHOLE_INLINE float sum_lanes(IntSum sum) { return sum; }
+
+#endif
+#endif
+
+static_assert(sizeof(IntX) == 384);
+
+int64_t int_x_bytes(int64_t m, int64_t k) {
+  return m * int_blocks(k) * static_cast<int64_t>(sizeof(IntX));
+}
+
+template <Order order>
+void int_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t row_begin,
+                int64_t row_end, void* packed) {
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    IntX* to = static_cast<IntX*>(packed) + row * int_blocks(k);
+    for (int64_t k0 = 0; k0 < k; k0 += 256, ++to) {
+      alignas(64) int8_t q[256];
+      float d[8];
+      for (int g = 0; g < 8; ++g) {
+        int64_t left = k - k0 - 32 * g;
+        d[g] = round_32(x + row * x_stride + (left > 0 ? k0 + 32 * g : 0), max_of(left, 0),
+                        q + 32 * g);
+      }
+      place_x<order>(q, d, *to);
+    }
+  }
+}
+
+// Rows of W unpacked together for several rows of x.
+PINHOLE_INLINE int64_t int_stage_rows(int64_t m, int64_t k) {
+  int64_t fit = kIntStage / (int_blocks(k) * static_cast<int64_t>(sizeof(IntW)));
+  int64_t rows = m <= 8 ? kIntRows : 32;
+  return max_of(min_of(fit, rows) / kIntRows * kIntRows, kIntRows);
+}
+
+int64_t int_scratch_bytes(int64_t m, int64_t k) {
+  return m == 1 ? 0 : int_stage_rows(m, k) * int_blocks(k) * static_cast<int64_t>(sizeof(IntW));
+}
+
+// One row of x by kIntRows rows of W at w[], straight from the file.
+template <FormatId f>
+PINHOLE_INLINE void int_dots(const IntX* x, const uint8_t* const* w, int64_t k, float* out) {
+  constexpr int64_t kBytes = 256 / elements_of(f) * bytes_of(f);
+  IntSum sums[kIntRows];
+  for (int r = 0; r < kIntRows; ++r)
+    sums[r] = sum_zero();
+  int64_t full = k / 256;
+  for (int64_t b = 0; b < full; ++b) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kIntRows; ++r) {
+      const uint8_t* block = w[r] + b * kBytes;
+      for (int64_t line = 0; line < kBytes; line += 64)
+        __builtin_prefetch(block + kPrefetchBytes + line);
+      IntW codes;
+      load_w<f>(block, 256, codes);
+      sums[r] = add_dot<f>(sums[r], codes, x[b]);
+    }
+  }
+  if (k % 256 != 0) {
+    for (int r = 0; r < kIntRows; ++r) {
+      IntW codes;
+      load_w<f>(w[r] + full * kBytes, k % 256, codes);
+      sums[r] = add_dot<f>(sums[r], codes, x[full]);
+    }
+  }
+  for (int r = 0; r < kIntRows; ++r)
+    out[r] = sum_lanes(sums[r]);
+}
+
+// m = 1. Four rows that are a quarter of the share apart give the memory four streams.
+template <FormatId f> void int_run_1(const MatmulArgs& args) {
+  const IntX* x = static_cast<const IntX*>(args.x);
+  const uint8_t* w = static_cast<const uint8_t*>(args.w);
+  Stage stage = stage_of(args, 0, args.k);
+  int64_t quarter = args.n / kIntRows;
+  constexpr int64_t kRun = 16; // rows of each quarter between writes to y
+  float sums[kIntRows][kRun];
+  for (int64_t n0 = 0; n0 < quarter; n0 += kRun) {
+    int64_t run = min_of(kRun, quarter - n0);
+    for (int64_t i = 0; i < run; ++i) {
+      const uint8_t* rows[kIntRows];
+      for (int r = 0; r < kIntRows; ++r)
+        rows[r] = w + (r * quarter + n0 + i) * args.w_row_bytes;
+      float out[kIntRows];
+      int_dots<f>(x, rows, args.k, out);
+      for (int r = 0; r < kIntRows; ++r)
+        sums[r][i] = out[r];
+    }
+    for (int r = 0; r < kIntRows; ++r)
+      write_row(args, stage, 0, r * quarter + n0, run, sums[r]);
+  }
+  int64_t rest = args.n - quarter * kIntRows;
+  if (rest > 0) {
+    const uint8_t* rows[kIntRows];
+    for (int r = 0; r < kIntRows; ++r)
+      rows[r] = w + (quarter * kIntRows + min_of(r, rest - 1)) * args.w_row_bytes;
+    alignas(64) float out[16];
+    int_dots<f>(x, rows, args.k, out);
+    write_row(args, stage, 0, quarter * kIntRows, rest, out);
+  }
+}
+
+// sums[i * stride + r] = x row i . W row r, W unpacked: w + (r * blocks + b).
+template <FormatId f, int kRows>
+void int_tile(const IntX* x, const IntW* w, int64_t blocks, float* out, int64_t stride) {
+  IntSum sums[kRows][kIntRows];
+  for (int i = 0; i < kRows; ++i)
+    for (int r = 0; r < kIntRows; ++r)
+      sums[i][r] = sum_zero();
+  for (int64_t b = 0; b < blocks; ++b) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kIntRows; ++r) {
+      const IntW& codes = w[r * blocks + b];
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i)
+        sums[i][r] = add_dot<f>(sums[i][r], codes, x[i * blocks + b]);
+    }
+  }
+  for (int i = 0; i < kRows; ++i)
+    for (int r = 0; r < kIntRows; ++r)
+      out[i * stride + r] = sum_lanes(sums[i][r]);
+}
+
+template <FormatId f> void int_run(const MatmulArgs& args) {
+  constexpr int64_t kBytes = 256 / elements_of(f) * bytes_of(f);
+  // What add_dot reads of the format is the same for several: fewer copies of the tile.
+  constexpr FormatId kLike = is_vnni()            ? FormatId::kQ4_K
+                             : kIntSigned<f>      ? FormatId::kQ8_0
+                             : kIntGroup<f> == 32 ? FormatId::kQ4_K
+                                                  : FormatId::kQ6_K;
+  const IntX* x = static_cast<const IntX*>(args.x);
+  const uint8_t* w = static_cast<const uint8_t*>(args.w);
+  IntW* staged = static_cast<IntW*>(args.scratch);
+  int64_t blocks = int_blocks(args.k), full = args.k / 256;
+  int64_t strip = int_stage_rows(args.m, args.k);
+  Stage stage = stage_of(args, 0, args.k);
+  float sums[kIntRows * 32];
+  for (int64_t n0 = 0; n0 < args.n; n0 += strip) {
+    int64_t cols = min_of(strip, args.n - n0);
+    int64_t padded = round_up_to(cols, kIntRows);
+    for (int64_t r = 0; r < padded; ++r) {
+      const uint8_t* row = w + (n0 + min_of(r, cols - 1)) * args.w_row_bytes;
+      for (int64_t b = 0; b < full; ++b) {
+        for (int64_t line = 0; line < kBytes; line += 64)
+          __builtin_prefetch(row + b * kBytes + 4 * kPrefetchBytes + line);
+        load_w<f>(row + b * kBytes, 256, staged[r * blocks + b]);
+      }
+      if (full < blocks)
+        load_w<f>(row + full * kBytes, args.k % 256, staged[r * blocks + full]);
+    }
+    for (int64_t m0 = 0; m0 < args.m; m0 += kIntRows) {
+      int64_t rows = min_of(kIntRows, args.m - m0);
+      const IntX* xs = x + m0 * blocks;
+      for (int64_t r = 0; r < padded; r += kIntRows) {
+        const IntW* ws = staged + r * blocks;
+        switch (rows) {
+        case 1:
+          int_tile<kLike, 1>(xs, ws, blocks, sums + r, 32);
+          break;
+        case 2:
+          int_tile<kLike, 2>(xs, ws, blocks, sums + r, 32);
+          break;
+        case 3:
+          int_tile<kLike, 3>(xs, ws, blocks, sums + r, 32);
+          break;
+        default:
+          int_tile<kLike, 4>(xs, ws, blocks, sums + r, 32);
+          break;
+        }
+      }
+      for (int64_t i = 0; i < rows; ++i)
+        write_row(args, stage, m0 + i, n0, cols, sums + i * 32);
+    }
+  }
+}
+
+} // namespace
+} // namespace pinhole::kernels
