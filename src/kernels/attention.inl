@@ -26,82 +26,80 @@ constexpr int kRowVecs = 2, kKeyStep = 6;
 constexpr int kRowVecs = 4, kKeyStep = 2;
 #endif
 constexpr int64_t kTileRows = kRowVecs * kLanes;
-constexpr int64_t kKeyBlock = 48; // K and V of a block and head_dim 128 in f32: 24 KiB each
+constexpr int64_t kTiles = 4;
+constexpr int64_t kKeyBlock = 48;
 constexpr float kMaskedScore = -1e30f;
 constexpr float kMaskedBelow = -5e29f;
 
 PINHOLE_INLINE int64_t pad_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// Scratch of one thread, all f32: Q^T and O^T [head_dim, kTileRows], scores [kKeyBlock, kTileRows],
-// running maximum, sum, and key range of each row, and a decoded block of K and of V.
-struct AttentionScratch {
+// A tile: Q^T and O^T [head_dim, kTileRows]; of each row the running maximum, the sum of the
+// exponentials and the keys that it sees.
+struct Tile {
   float* q;
   float* out;
-  float* scores;
   float* maximum;
   float* sum;
   float* range_begin;
   float* range_end;
-  float* k;
-  float* v;
+  int64_t num_rows;
+  int64_t key_begin, key_end; // seen by some row
+  int64_t all_begin, all_end; // seen by every row
 };
 
-PINHOLE_INLINE int64_t attention_tile_floats(int64_t head_dim) {
-  return 2 * pad_dim(head_dim) * (kTileRows + kKeyBlock) + kKeyBlock * kTileRows + 4 * kTileRows;
+PINHOLE_INLINE int64_t tile_floats(int64_t head_dim) {
+  return (2 * pad_dim(head_dim) + 4) * kTileRows;
 }
 
-PINHOLE_INLINE AttentionScratch split_scratch(void* scratch, int64_t head_dim) {
-  AttentionScratch s;
-  float* p = static_cast<float*>(scratch);
-  s.q = p;
-  s.out = s.q + pad_dim(head_dim) * kTileRows;
-  s.k = s.out + pad_dim(head_dim) * kTileRows;
-  s.v = s.k + pad_dim(head_dim) * kKeyBlock;
-  s.scores = s.v + pad_dim(head_dim) * kKeyBlock;
-  s.maximum = s.scores + kKeyBlock * kTileRows;
-  s.sum = s.maximum + kTileRows;
-  s.range_begin = s.sum + kTileRows;
-  s.range_end = s.range_begin + kTileRows;
-  return s;
+PINHOLE_INLINE Tile place_tile(float* p, int64_t head_dim) {
+  Tile tile = {};
+  tile.q = p;
+  tile.out = tile.q + pad_dim(head_dim) * kTileRows;
+  tile.maximum = tile.out + pad_dim(head_dim) * kTileRows;
+  tile.sum = tile.maximum + kTileRows;
+  tile.range_begin = tile.sum + kTileRows;
+  tile.range_end = tile.range_begin + kTileRows;
+  return tile;
 }
 
-// Rows of K or V as f32: in place, or decoded into `buffer`.
+// A block of K or V as f32 rows of `stride` floats.
 struct KvBlock {
-  const float* data;
-  int64_t stride; // floats
+  float* data;
+  int64_t stride;
 };
 
 template <KvType kv> PINHOLE_INLINE void decode_kv_row(const char* p, int64_t head_dim, float* y) {
-  if (kv == KvType::kF16) {
-    int64_t i = 0;
-    for (; i + kLanes <= head_dim; i += kLanes)
-      v_store(y + i, v_load_f16(p + i * 2));
-    if (i < head_dim)
-      v_store_n(y + i, v_load_f16_n(p + i * 2, head_dim - i), head_dim - i);
+  if (kv == KvType::kQ8_0) {
+    const BlockQ8_0* blocks = reinterpret_cast<const BlockQ8_0*>(p);
+    for (int64_t b = 0; b < head_dim / 32; ++b) {
+      Vec d = v_set(f16_to_f32(blocks[b].d));
+      for (int i = 0; i < 32; i += kLanes) {
+        v_store(y + b * 32 + i, v_mul(v_load_i8(blocks[b].qs + i), d));
+      }
+    }
     return;
   }
-  const BlockQ8_0* blocks = reinterpret_cast<const BlockQ8_0*>(p);
-  for (int64_t b = 0; b < head_dim / 32; ++b) {
-    Vec d = v_set(f16_to_f32(blocks[b].d));
-    for (int i = 0; i < 32; i += kLanes) {
-      v_store(y + b * 32 + i, v_mul(v_load_i8(blocks[b].qs + i), d));
+  const float* f32 = reinterpret_cast<const float*>(p);
+  for_lanes(head_dim, [&](int64_t i, int64_t count) {
+    if (kv == KvType::kF32) {
+      store_lanes(y + i, load_lanes(f32 + i, count), count);
+    } else {
+      store_lanes(y + i, count == kLanes ? v_load_f16(p + i * 2) : v_load_f16_n(p + i * 2, count),
+                  count);
     }
-  }
+  });
 }
 
 template <KvType kv>
-PINHOLE_INLINE KvBlock load_kv_block(const char* base, int64_t row_bytes, int64_t num_keys,
-                                     int64_t head_dim, float* buffer) {
-  if (kv == KvType::kF32)
-    return {reinterpret_cast<const float*>(base), row_bytes / 4};
-  int64_t stride = pad_dim(head_dim);
+PINHOLE_INLINE void decode_kv_block(const void* base, int64_t offset, int64_t row_bytes,
+                                    int64_t num_keys, int64_t head_dim, KvBlock block) {
+  const char* p = static_cast<const char*>(base) + offset;
   for (int64_t j = 0; j < num_keys; ++j) {
-    decode_kv_row<kv>(base + j * row_bytes, head_dim, buffer + j * stride);
+    decode_kv_row<kv>(p + j * row_bytes, head_dim, block.data + j * block.stride);
   }
-  return {buffer, stride};
 }
 
-// scores[j][rows] = sum over d of k[j][d] * q[d][rows], for kCount keys; `vecs` vectors of rows.
+// scores[j][rows] = sum over d of k[j][d] * q[d][rows], for kCount keys and kVecs vectors of rows.
 template <int kCount, int kVecs>
 PINHOLE_INLINE void score_keys(KvBlock k, int64_t key, const float* q, int64_t head_dim,
                                float* scores) {
@@ -173,14 +171,14 @@ PINHOLE_INLINE void add_values(KvBlock v, int64_t dim, int64_t num_keys, const f
 // Scores to probabilities against the new running maximum; rescale[r] is what earlier sums and
 // outputs are multiplied by. `masked`: some row does not see all of the block.
 template <int kVecs>
-PINHOLE_INLINE void softmax_block(const AttentionScratch& s, int64_t first_key, int64_t num_keys,
-                                  bool masked, Vec* rescale) {
+PINHOLE_INLINE void softmax_block(const Tile& tile, float* all_scores, int64_t first_key,
+                                  int64_t num_keys, bool masked, Vec* rescale) {
   for (int r = 0; r < kVecs; ++r) {
-    float* scores = s.scores + r * kLanes;
-    Vec previous = v_load(s.maximum + r * kLanes);
+    float* scores = all_scores + r * kLanes;
+    Vec previous = v_load(tile.maximum + r * kLanes);
     Vec maximum = previous;
     if (masked) {
-      Vec begin = v_load(s.range_begin + r * kLanes), end = v_load(s.range_end + r * kLanes);
+      Vec begin = v_load(tile.range_begin + r * kLanes), end = v_load(tile.range_end + r * kLanes);
       Vec never = v_set(kMaskedScore);
       for (int64_t j = 0; j < num_keys; ++j) {
         Vec key = v_set(static_cast<float>(first_key + j));
@@ -195,7 +193,7 @@ PINHOLE_INLINE void softmax_block(const AttentionScratch& s, int64_t first_key, 
       }
     }
     Vec factor = v_exp(v_sub(previous, maximum));
-    Vec sum = v_mul(v_load(s.sum + r * kLanes), factor);
+    Vec sum = v_mul(v_load(tile.sum + r * kLanes), factor);
     for (int64_t j = 0; j < num_keys; ++j) {
       Vec x = v_load(scores + j * kTileRows);
       Vec p = v_exp(v_sub(x, maximum));
@@ -204,111 +202,141 @@ PINHOLE_INLINE void softmax_block(const AttentionScratch& s, int64_t first_key, 
       sum = v_add(sum, p);
       v_store(scores + j * kTileRows, p);
     }
-    v_store(s.maximum + r * kLanes, maximum);
-    v_store(s.sum + r * kLanes, sum);
+    v_store(tile.maximum + r * kLanes, maximum);
+    v_store(tile.sum + r * kLanes, sum);
     rescale[r] = factor;
   }
 }
 
 template <int kVecs>
-PINHOLE_INLINE void attend_block(const AttentionScratch& s, KvBlock k, KvBlock v, int64_t first_key,
-                                 int64_t num_keys, int64_t head_dim, bool masked) {
+PINHOLE_INLINE void attend_block(const Tile& tile, KvBlock k, KvBlock v, int64_t first_key,
+                                 int64_t num_keys, int64_t head_dim, float* scores) {
   int64_t j = 0;
   for (; j + kKeyStep <= num_keys; j += kKeyStep) {
-    score_keys<kKeyStep, kVecs>(k, j, s.q, head_dim, s.scores);
+    score_keys<kKeyStep, kVecs>(k, j, tile.q, head_dim, scores);
   }
   for (; j + 4 <= num_keys; j += 4)
-    score_keys<4, kVecs>(k, j, s.q, head_dim, s.scores);
+    score_keys<4, kVecs>(k, j, tile.q, head_dim, scores);
   for (; j < num_keys; ++j)
-    score_keys<1, kVecs>(k, j, s.q, head_dim, s.scores);
+    score_keys<1, kVecs>(k, j, tile.q, head_dim, scores);
+  bool masked = first_key < tile.all_begin || first_key + num_keys > tile.all_end;
   Vec rescale[kVecs];
-  softmax_block<kVecs>(s, first_key, num_keys, masked, rescale);
+  softmax_block<kVecs>(tile, scores, first_key, num_keys, masked, rescale);
   int64_t d = 0;
   for (; d + kKeyStep <= head_dim; d += kKeyStep) {
-    add_values<kKeyStep, kVecs>(v, d, num_keys, s.scores, rescale, s.out);
+    add_values<kKeyStep, kVecs>(v, d, num_keys, scores, rescale, tile.out);
   }
   for (; d + 4 <= head_dim; d += 4)
-    add_values<4, kVecs>(v, d, num_keys, s.scores, rescale, s.out);
+    add_values<4, kVecs>(v, d, num_keys, scores, rescale, tile.out);
   for (; d < head_dim; ++d)
-    add_values<1, kVecs>(v, d, num_keys, s.scores, rescale, s.out);
+    add_values<1, kVecs>(v, d, num_keys, scores, rescale, tile.out);
 }
 
 // Rows [row_begin, row_begin + num_rows) of kv head kv_head; row = query * heads + head among the
 // heads [head_begin, head_begin + heads) of this share that belong to it.
-struct TileRows {
+struct RowSpan {
   int64_t kv_head, head_begin, heads, row_begin, num_rows;
 };
 
-PINHOLE_INLINE int64_t query_of(const AttentionArgs& args, const TileRows& tile, int64_t row) {
-  return args.q_begin + (tile.row_begin + row) / tile.heads;
+PINHOLE_INLINE int64_t query_of(const AttentionArgs& args, const RowSpan& span, int64_t row) {
+  return args.q_begin + (span.row_begin + row) / span.heads;
 }
-PINHOLE_INLINE int64_t head_of(const TileRows& tile, int64_t row) {
-  return tile.head_begin + (tile.row_begin + row) % tile.heads;
-}
-
-// The keys that any row of a tile sees, and those that all of them see.
-struct KeyRange {
-  int64_t begin, end;         // of any row
-  int64_t all_begin, all_end; // of every row
-};
-
-PINHOLE_INLINE KeyRange key_range_of(const AttentionArgs& args, const TileRows& tile) {
-  KeyRange range = {args.num_kv, 0, 0, args.num_kv};
-  for (int64_t row = 0; row < tile.num_rows; ++row) {
-    int64_t query = query_of(args, tile, row);
-    int64_t begin = args.key_begin[query], end = args.key_end[query];
-    if (begin < end) {
-      range.begin = begin < range.begin ? begin : range.begin;
-      range.end = end > range.end ? end : range.end;
-    }
-    range.all_begin = begin > range.all_begin ? begin : range.all_begin;
-    range.all_end = end < range.all_end ? end : range.all_end;
-  }
-  return range;
+PINHOLE_INLINE int64_t head_of(const RowSpan& span, int64_t row) {
+  return span.head_begin + (span.row_begin + row) % span.heads;
 }
 
-template <KvType kv>
-void attend_tile(const AttentionArgs& args, const AttentionScratch& s, const TileRows& tile) {
+// Transposes the rows of `span` into the tile. Lanes beyond them compute on zeros and are not
+// written.
+void begin_tile(const AttentionArgs& args, const RowSpan& span, Tile& tile) {
   int64_t head_dim = args.head_dim;
-  // Rows beyond num_rows compute on zeros and are not written.
-  memset(s.q, 0, static_cast<size_t>(head_dim * kTileRows) * 4);
-  memset(s.out, 0, static_cast<size_t>(head_dim * kTileRows) * 4);
+  const float* rows[kTileRows];
+  tile.num_rows = span.num_rows;
+  tile.key_begin = args.num_kv;
+  tile.key_end = 0;
+  tile.all_begin = 0;
+  tile.all_end = args.num_kv;
   for (int64_t row = 0; row < kTileRows; ++row) {
-    s.maximum[row] = kMaskedScore;
-    s.sum[row] = 0.0f;
-    s.range_begin[row] = s.range_end[row] = 0.0f;
-    if (row >= tile.num_rows)
+    rows[row] = args.q;
+    tile.maximum[row] = kMaskedScore;
+    tile.sum[row] = tile.range_begin[row] = tile.range_end[row] = 0.0f;
+    if (row >= span.num_rows)
       continue;
-    int64_t query = query_of(args, tile, row);
-    const float* q = args.q + query * args.q_stride + head_of(tile, row) * head_dim;
-    for (int64_t d = 0; d < head_dim; ++d)
-      s.q[d * kTileRows + row] = q[d] * args.scale;
-    s.range_begin[row] = static_cast<float>(args.key_begin[query]);
-    s.range_end[row] = static_cast<float>(args.key_end[query]);
+    int64_t query = query_of(args, span, row);
+    rows[row] = args.q + query * args.q_stride + head_of(span, row) * head_dim;
+    int64_t begin = args.key_begin[query], end = args.key_end[query];
+    tile.range_begin[row] = static_cast<float>(begin);
+    tile.range_end[row] = static_cast<float>(end);
+    if (begin < end) {
+      tile.key_begin = begin < tile.key_begin ? begin : tile.key_begin;
+      tile.key_end = end > tile.key_end ? end : tile.key_end;
+    }
+    tile.all_begin = begin > tile.all_begin ? begin : tile.all_begin;
+    tile.all_end = end < tile.all_end ? end : tile.all_end;
   }
-  KeyRange range = key_range_of(args, tile);
-  for (int64_t key = range.begin; key < range.end; key += kKeyBlock) {
-    int64_t num_keys = range.end - key < kKeyBlock ? range.end - key : kKeyBlock;
-    bool masked = key < range.all_begin || key + num_keys > range.all_end;
-    KvBlock k = load_kv_block<kv>(static_cast<const char*>(args.k) + key * args.k_row_bytes +
-                                      tile.kv_head * args.k_head_bytes,
-                                  args.k_row_bytes, num_keys, head_dim, s.k);
-    KvBlock v = load_kv_block<kv>(static_cast<const char*>(args.v) + key * args.v_row_bytes +
-                                      tile.kv_head * args.v_head_bytes,
-                                  args.v_row_bytes, num_keys, head_dim, s.v);
-    if (tile.num_rows <= kLanes) {
-      attend_block<1>(s, k, v, key, num_keys, head_dim, masked);
-    } else {
-      attend_block<kRowVecs>(s, k, v, key, num_keys, head_dim, masked);
+  for (int64_t d = 0; d < head_dim; ++d) {
+    float* q = tile.q + d * kTileRows;
+    for (int64_t row = 0; row < kTileRows; ++row) {
+      q[row] = row < span.num_rows ? rows[row][d] * args.scale : 0.0f;
     }
   }
-  for (int64_t row = 0; row < tile.num_rows; ++row) {
+  memset(tile.out, 0, static_cast<size_t>(head_dim * kTileRows) * 4);
+}
+
+void end_tile(const AttentionArgs& args, const RowSpan& span, const Tile& tile) {
+  for (int64_t row = 0; row < span.num_rows; ++row) {
     float* out =
-        args.out + query_of(args, tile, row) * args.out_stride + head_of(tile, row) * head_dim;
-    float scale = s.sum[row] > 0.0f ? 1.0f / s.sum[row] : 0.0f;
-    for (int64_t d = 0; d < head_dim; ++d)
-      out[d] = s.out[d * kTileRows + row] * scale;
+        args.out + query_of(args, span, row) * args.out_stride + head_of(span, row) * args.head_dim;
+    float scale = tile.sum[row] > 0.0f ? 1.0f / tile.sum[row] : 0.0f;
+    for (int64_t d = 0; d < args.head_dim; ++d)
+      out[d] = tile.out[d * kTileRows + row] * scale;
   }
+}
+
+PINHOLE_INLINE int64_t tiles_scratch_floats(int64_t head_dim) {
+  return kTiles * tile_floats(head_dim) + 2 * kKeyBlock * pad_dim(head_dim) + kKeyBlock * kTileRows;
+}
+
+// Up to kTiles tiles, so that a decoded block of K and V serves all of them.
+template <KvType kv> void attend_tiles(const AttentionArgs& args, const RowSpan& span) {
+  int64_t head_dim = args.head_dim, stride = pad_dim(head_dim);
+  float* p = static_cast<float*>(args.scratch);
+  Tile tiles[kTiles];
+  RowSpan spans[kTiles];
+  int num_tiles = 0;
+  int64_t key_begin = args.num_kv, key_end = 0;
+  for (int64_t row = 0; row < span.num_rows; row += kTileRows, p += tile_floats(head_dim)) {
+    RowSpan& part = spans[num_tiles] = span;
+    part.row_begin = span.row_begin + row;
+    part.num_rows = span.num_rows - row < kTileRows ? span.num_rows - row : kTileRows;
+    Tile& tile = tiles[num_tiles++] = place_tile(p, head_dim);
+    begin_tile(args, part, tile);
+    key_begin = tile.key_begin < key_begin ? tile.key_begin : key_begin;
+    key_end = tile.key_end > key_end ? tile.key_end : key_end;
+  }
+  KvBlock k = {p, stride};
+  KvBlock v = {p + kKeyBlock * stride, stride};
+  float* scores = p + 2 * kKeyBlock * stride;
+  for (int64_t key = key_begin; key < key_end; key += kKeyBlock) {
+    int64_t num_keys = key_end - key < kKeyBlock ? key_end - key : kKeyBlock;
+    decode_kv_block<kv>(args.k, key * args.k_row_bytes + span.kv_head * args.k_head_bytes,
+                        args.k_row_bytes, num_keys, head_dim, k);
+    decode_kv_block<kv>(args.v, key * args.v_row_bytes + span.kv_head * args.v_head_bytes,
+                        args.v_row_bytes, num_keys, head_dim, v);
+    for (int t = 0; t < num_tiles; ++t) {
+      const Tile& tile = tiles[t];
+      if (key >= tile.key_end || key + num_keys <= tile.key_begin)
+        continue;
+      // A causal tile stops before the block's end.
+      int64_t tile_keys = tile.key_end - key < num_keys ? tile.key_end - key : num_keys;
+      if (tile.num_rows <= kLanes) {
+        attend_block<1>(tile, k, v, key, tile_keys, head_dim, scores);
+      } else {
+        attend_block<kRowVecs>(tile, k, v, key, tile_keys, head_dim, scores);
+      }
+    }
+  }
+  for (int t = 0; t < num_tiles; ++t)
+    end_tile(args, spans[t], tiles[t]);
 }
 
 } // namespace
@@ -320,27 +348,26 @@ namespace pinhole::kernels {
 namespace {
 
 int64_t attention_scratch_bytes(int64_t, int64_t, int64_t head_dim) {
-  int64_t tile = attention_tile_floats(head_dim), narrow = narrow_scratch_floats(head_dim);
-  return (tile > narrow ? tile : narrow) * 4;
+  int64_t tiles = tiles_scratch_floats(head_dim), narrow = narrow_scratch_floats(head_dim);
+  return (tiles > narrow ? tiles : narrow) * 4;
 }
 
 template <KvType kv> void run_attention(const AttentionArgs& args) {
-  AttentionScratch s = split_scratch(args.scratch, args.head_dim);
   int64_t group = args.num_heads / args.num_kv_heads;
-  TileRows tile;
-  for (int64_t head = args.head_begin; head < args.head_end; head += tile.heads) {
-    tile.kv_head = head / group;
-    tile.head_begin = head;
-    int64_t group_end = (tile.kv_head + 1) * group;
-    tile.heads = (group_end < args.head_end ? group_end : args.head_end) - head;
-    int64_t rows = (args.q_end - args.q_begin) * tile.heads;
-    for (tile.row_begin = 0; tile.row_begin < rows; tile.row_begin += tile.num_rows) {
-      int64_t left = rows - tile.row_begin;
-      tile.num_rows = left < kTileRows ? left : kTileRows;
-      if (tile.num_rows <= kNarrowRows) {
-        attend_narrow<kv>(args, tile);
+  RowSpan span;
+  for (int64_t head = args.head_begin; head < args.head_end; head += span.heads) {
+    span.kv_head = head / group;
+    span.head_begin = head;
+    int64_t group_end = (span.kv_head + 1) * group;
+    span.heads = (group_end < args.head_end ? group_end : args.head_end) - head;
+    int64_t rows = (args.q_end - args.q_begin) * span.heads;
+    for (span.row_begin = 0; span.row_begin < rows; span.row_begin += span.num_rows) {
+      int64_t left = rows - span.row_begin;
+      span.num_rows = left < kTiles * kTileRows ? left : kTiles * kTileRows;
+      if (span.num_rows <= kNarrowRows) {
+        attend_narrow<kv>(args, span);
       } else {
-        attend_tile<kv>(args, s, tile);
+        attend_tiles<kv>(args, span);
       }
     }
   }
@@ -358,8 +385,8 @@ constexpr AttentionKernel kAttention[] = {
 } // namespace
 } // namespace pinhole::kernels
 
-// attention_amx.inl provides: static const AttentionKernel* pick_attention_amx(KvType, int64_t num_q,
-// bool exact), null where the bodies above are the better choice.
+// attention_amx.inl provides: static const AttentionKernel* pick_attention_amx(KvType, int64_t
+// num_q, bool exact), null where the bodies above are the better choice.
 #if defined(PINHOLE_KERNEL_AMX) && __has_include("kernels/attention_amx.inl")
 #include "kernels/attention_amx.inl"
 #define PINHOLE_ATTENTION_AMX 1

@@ -91,31 +91,34 @@ PINHOLE_INLINE void narrow_values(const char* v, int64_t row_bytes, int64_t num_
 }
 
 template <KvType kv, int kRows>
-void attend_narrow_rows(const AttentionArgs& args, const TileRows& tile) {
+void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
   int64_t head_dim = args.head_dim, stride = pad_dim(head_dim);
   float* q = static_cast<float*>(args.scratch);
   float* out = q + kNarrowRows * stride;
   float* scores = out + kNarrowRows * stride;
   memset(q, 0, static_cast<size_t>(2 * kNarrowRows * stride) * 4);
-  int64_t begin[kRows], end[kRows];
+  int64_t begin[kRows], end[kRows], key_begin = args.num_kv, key_end = 0;
   float maximum[kRows], sum[kRows];
   for (int64_t r = 0; r < kRows; ++r) {
-    int64_t query = query_of(args, tile, r);
-    const float* x = args.q + query * args.q_stride + head_of(tile, r) * head_dim;
+    int64_t query = query_of(args, span, r);
+    const float* x = args.q + query * args.q_stride + head_of(span, r) * head_dim;
     for (int64_t d = 0; d < head_dim; ++d)
       q[r * stride + d] = x[d] * args.scale;
     begin[r] = args.key_begin[query];
     end[r] = args.key_end[query];
+    if (begin[r] < end[r]) {
+      key_begin = begin[r] < key_begin ? begin[r] : key_begin;
+      key_end = end[r] > key_end ? end[r] : key_end;
+    }
     maximum[r] = kMaskedScore;
     sum[r] = 0.0f;
   }
-  KeyRange range = key_range_of(args, tile);
-  for (int64_t key = range.begin; key < range.end; key += kNarrowKeys) {
-    int64_t num_keys = range.end - key < kNarrowKeys ? range.end - key : kNarrowKeys;
+  for (int64_t key = key_begin; key < key_end; key += kNarrowKeys) {
+    int64_t num_keys = key_end - key < kNarrowKeys ? key_end - key : kNarrowKeys;
     const char* k = static_cast<const char*>(args.k) + key * args.k_row_bytes +
-                    tile.kv_head * args.k_head_bytes;
+                    span.kv_head * args.k_head_bytes;
     const char* v = static_cast<const char*>(args.v) + key * args.v_row_bytes +
-                    tile.kv_head * args.v_head_bytes;
+                    span.kv_head * args.v_head_bytes;
     narrow_scores<kv, kRows>(k, args.k_row_bytes, num_keys, q, head_dim, scores);
     float rescale[kRows];
     for (int r = 0; r < kRows; ++r) {
@@ -155,23 +158,23 @@ void attend_narrow_rows(const AttentionArgs& args, const TileRows& tile) {
     }
   }
   for (int64_t r = 0; r < kRows; ++r) {
-    float* y = args.out + query_of(args, tile, r) * args.out_stride + head_of(tile, r) * head_dim;
+    float* y = args.out + query_of(args, span, r) * args.out_stride + head_of(span, r) * head_dim;
     float scale = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
     for (int64_t d = 0; d < head_dim; ++d)
       y[d] = out[r * stride + d] * scale;
   }
 }
 
-template <KvType kv> void attend_narrow(const AttentionArgs& args, const TileRows& tile) {
-  switch (tile.num_rows) {
+template <KvType kv> void attend_narrow(const AttentionArgs& args, const RowSpan& span) {
+  switch (span.num_rows) {
   case 1:
-    return attend_narrow_rows<kv, 1>(args, tile);
+    return attend_narrow_rows<kv, 1>(args, span);
   case 2:
-    return attend_narrow_rows<kv, 2>(args, tile);
+    return attend_narrow_rows<kv, 2>(args, span);
   case 3:
-    return attend_narrow_rows<kv, 3>(args, tile);
+    return attend_narrow_rows<kv, 3>(args, span);
   default:
-    return attend_narrow_rows<kv, 4>(args, tile);
+    return attend_narrow_rows<kv, 4>(args, span);
   }
 }
 
