@@ -200,17 +200,18 @@ class AskCommand {
       const MemoryUse now = memory_use();
       peak = {std::max(peak.anonymous, now.anonymous), std::max(peak.file, now.file), now.peak};
     };
-    const AnswerEvents events{[&](std::string_view text) {
-                                progress.clear();
-                                if (options_.json)
-                                  return;
-                                std::fwrite(text.data(), 1, text.size(), stdout);
-                                std::fflush(stdout);
-                              },
-                              [&](std::string_view stage, int64_t done, int64_t total) {
-                                sample();
-                                progress.update(stage, done, total, "tokens");
-                              }};
+    const auto on_text = [&](std::string_view text) {
+      progress.clear();
+      if (options_.json)
+        return;
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      std::fflush(stdout);
+    };
+    const auto on_progress = [&](std::string_view stage, int64_t done, int64_t total) {
+      sample();
+      progress.update(stage, done, total, "tokens");
+    };
+    const AnswerEvents events{on_text, on_progress};
     auto answer = answerer_->answer(turns, pictures_, options_.answer, options_.picture, events,
                                     &interrupted());
     progress.clear();
@@ -308,7 +309,8 @@ void add_ask(CLI::App& app, int& exit) {
   ask->add_option("--mmproj", o.mmproj, "Picture projector of a .gguf (default: found beside it)");
   ask->add_option("-i,--image", o.images,
                   "A picture, may be given several times; - reads it from "
-                  "standard input");
+                  "standard input")
+      ->allow_extra_args(false);
   ask->add_option("--system", o.system, "System prompt");
   ask->add_option("-n,--max-tokens", o.answer.max_new_tokens, "Longest answer in tokens")
       ->check(CLI::Range(1, 1 << 20))
@@ -343,7 +345,8 @@ void add_ask(CLI::App& app, int& exit) {
   ask->add_option("--frequency-penalty", s.frequency_penalty, "Taken off for each occurrence")
       ->check(CLI::Range(-100.0, 100.0));
   ask->add_option("--seed", s.seed, "Seed for temperatures above 0");
-  ask->add_option("--stop", o.answer.stop, "End the answer before this text; may be repeated");
+  ask->add_option("--stop", o.answer.stop, "End the answer before this text; may be repeated")
+      ->allow_extra_args(false);
   ask->add_flag("--ignore-eos", o.answer.ignore_eos, "Go on to --max-tokens (for measuring)");
   ask->add_flag("--json", o.json, "Print answer, tokens, timings and memory as JSON");
   ask->add_flag("-v,--verbose", o.verbose, "Print token costs, the memory plan and timings");

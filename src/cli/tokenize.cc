@@ -22,35 +22,40 @@ struct TokenizeOptions {
 int run(TokenizeOptions options) {
   if (options.model.empty()) {
     auto path = default_model();
-    if (!path) return report(path.error());
+    if (!path)
+      return report(path.error());
     options.model = *path;
   }
   const auto file = ModelFile::open(options.model);
-  if (!file) return report(file.error());
+  if (!file)
+    return report(file.error());
   const auto tokenizer = tokenizer_from_model(*file);
-  if (!tokenizer) return report(tokenizer.error());
+  if (!tokenizer)
+    return report(tokenizer.error());
 
   std::vector<TokenId> ids = options.decode;
   if (ids.empty()) {
     if (options.text.empty()) {
       auto text = read_stream(STDIN_FILENO, "standard input", 256 << 20);
-      if (!text) return report(text.error());
+      if (!text)
+        return report(text.error());
       options.text = *text;
     }
     ids = tokenizer->encode(options.text, options.special, options.bos);
   }
   for (const TokenId id : ids) {
     if (id < 0 || id >= tokenizer->vocab_size()) {
-      return report({ErrorCode::kInvalidInput,
-                     fmt::format("token id {} is outside the vocabulary of {}", id,
-                                 tokenizer->vocab_size()),
-                     {},
-                     {}});
+      return report(
+          {ErrorCode::kInvalidInput,
+           fmt::format("token id {} is outside the vocabulary of {}", id, tokenizer->vocab_size()),
+           {},
+           {}});
     }
   }
   if (options.json) {
     Json pieces = Json::array();
-    for (const TokenId id : ids) pieces.push_back(std::string(tokenizer->piece(id)));
+    for (const TokenId id : ids)
+      pieces.push_back(std::string(tokenizer->piece(id)));
     const Json out = {{"ids", ids},
                       {"pieces", std::move(pieces)},
                       {"text", tokenizer->decode(ids, false)},
@@ -69,10 +74,11 @@ int run(TokenizeOptions options) {
 void add_tokenize(CLI::App& app, int& exit) {
   auto options = std::make_shared<TokenizeOptions>();
   CLI::App* tokenize = app.add_subcommand("tokenize", "Show the token ids of a text");
-  tokenize->footer("Examples:\n"
-                   "  pinhole tokenize \"Hello world\"\n"
-                   "  pinhole tokenize -m Qwen3-VL-2B-Instruct/ --special \"<|im_start|>user\" --json\n"
-                   "  pinhole tokenize --decode 9707,1879");
+  tokenize->footer(
+      "Examples:\n"
+      "  pinhole tokenize \"Hello world\"\n"
+      "  pinhole tokenize -m Qwen3-VL-2B-Instruct/ --special \"<|im_start|>user\" --json\n"
+      "  pinhole tokenize --decode 9707,1879");
   tokenize->add_option("text", options->text, "The text (default: standard input)");
   tokenize->add_option("-m,--model", options->model, "A .gguf or a folder (default: bundled)");
   tokenize->add_option("--decode", options->decode, "Token ids to turn into text instead")

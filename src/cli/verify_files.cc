@@ -33,7 +33,8 @@ void check_smart_resize(const fs::path& file, VerifyReport& report) {
     const bool same = c.contains("error")
                           ? !size
                           : size && *size == Size{number("out_height"), number("out_width")};
-    if (same) ++agree;
+    if (same)
+      ++agree;
     else if (first.empty()) {
       first = fmt::format(", first difference at {} x {}", number("width"), number("height"));
     }
@@ -67,9 +68,9 @@ Result<std::string> check_preprocessed(const fs::path& folder, const fs::path& r
   PINHOLE_TRY(const NpyArray pixels, NpyArray::open((folder / "resized_uint8.npy").string()));
   PINHOLE_TRY(const std::span<const uint8_t> want, pixels.bytes());
   if (want.size() != resized.rgb.size()) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("resized to {} x {}, another size was expected", target.width,
-                            target.height));
+    return fail(
+        ErrorCode::kInvalidInput,
+        fmt::format("resized to {} x {}, another size was expected", target.width, target.height));
   }
   int worst = 0;
   size_t different = 0;
@@ -79,8 +80,8 @@ Result<std::string> check_preprocessed(const fs::path& folder, const fs::path& r
     different += difference != 0;
   }
   if (worst > 1 || different * 100 > want.size()) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("{} of {} pixel values differ, by up to {}", different, want.size(), worst));
+    return fail(ErrorCode::kInvalidInput, fmt::format("{} of {} pixel values differ, by up to {}",
+                                                      different, want.size(), worst));
   }
   const int64_t rows = target.height / layout.patch_size * (target.width / layout.patch_size);
   const int64_t cols = 3 * layout.temporal * layout.patch_size * layout.patch_size;
@@ -116,7 +117,8 @@ void verify_preprocessing(const fs::path& folder, VerifyReport& report) {
   check_smart_resize(folder / "smart_resize.json", report);
   std::vector<fs::path> cases;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (fs::exists(entry.path() / "meta.json")) cases.push_back(entry.path());
+    if (fs::exists(entry.path() / "meta.json"))
+      cases.push_back(entry.path());
   }
   std::sort(cases.begin(), cases.end());
   for (const fs::path& path : cases) {
@@ -169,7 +171,8 @@ void verify_dequantisation(const fs::path& folder, const KernelChoice& kernels,
     for (size_t i = 0; i < own.size(); ++i) {
       const double a = own[i];
       const double b = (*want)[i];
-      if (a == b || (std::isnan(a) && std::isnan(b))) continue;
+      if (a == b || (std::isnan(a) && std::isnan(b)))
+        continue;
       worst = std::max(worst, std::abs(a - b) / std::max(std::abs(b), 1e-30));
     }
     report.passed_if(worst <= 1e-6, name,

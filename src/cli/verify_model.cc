@@ -1,4 +1,5 @@
-// Model cases: prompts, positions, picture features, logits and greedy tokens against the reference.
+// Model cases: prompts, positions, picture features, logits and greedy tokens against the
+// reference.
 #include "cli/verify_report.h"
 
 #include "answer/loaded_model.h"
@@ -43,16 +44,15 @@ struct Difference {
   double rms() const {
     return count == 0 ? 0 : std::sqrt(sum_square_error / static_cast<double>(count));
   }
-  double relative() const {
-    return sum_square == 0 ? 0 : std::sqrt(sum_square_error / sum_square);
-  }
+  double relative() const { return sum_square == 0 ? 0 : std::sqrt(sum_square_error / sum_square); }
   double cosine() const {
     const double norm = std::sqrt(sum_square) * std::sqrt(sum_square_own);
     return norm == 0 ? (sum_square == sum_square_own ? 1 : 0) : dot / norm;
   }
 };
 
-// What a run is held to (golden/README.md): f32 arithmetic, reduced precision, quantised activations.
+// What a run is held to (golden/README.md): f32 arithmetic, reduced precision, quantised
+// activations.
 struct Tolerance {
   double max_logit = 2e-4;
   double max_feature = 1e-4;
@@ -64,7 +64,8 @@ struct Tolerance {
 
 Tolerance exact_tolerance(bool quantised) {
   Tolerance t;
-  if (quantised) t.max_logit = 1e-3;
+  if (quantised)
+    t.max_logit = 1e-3;
   return t;
 }
 
@@ -94,21 +95,23 @@ Result<NpyArray> load(const fs::path& path) { return NpyArray::open(path.string(
 
 // One case on one model in one mode.
 class CaseRun {
-public:
+ public:
   CaseRun(const LoadedModel& loaded, const ModelCase& the_case, const KernelChoice& kernels,
           const Tolerance& tolerance)
       : loaded_(loaded), case_(the_case), kernels_(kernels), tolerance_(tolerance) {}
 
   // Empty: passed. The measured errors are in detail().
   std::string run() {
-    if (auto status = run_checked(); !status) return status.error().text();
+    if (auto status = run_checked(); !status)
+      return status.error().text();
     return failures_.empty() ? std::string() : fmt::format("{}", fmt::join(failures_, "; "));
   }
   const std::string& detail() const { return detail_; }
 
-private:
+ private:
   void expect(bool ok, std::string failure) {
-    if (!ok) failures_.push_back(std::move(failure));
+    if (!ok)
+      failures_.push_back(std::move(failure));
   }
   std::string expected(const char* name) const { return (case_.expected_folder / name).string(); }
   std::string input(const char* name) const { return (case_.folder / name).string(); }
@@ -124,24 +127,28 @@ private:
 
   Status prepare_pictures() {
     const Json* images = json_find(case_.info, "images");
-    if (images == nullptr) return {};
+    if (images == nullptr)
+      return {};
     for (const Json& image : *images) {
-      if (!loaded_.model.pictures) return fail(ErrorCode::kUnsupported, "no vision part was found");
+      if (!loaded_.model.pictures)
+        return fail(ErrorCode::kUnsupported, "no vision part was found");
       const std::string path = (case_.images_root / image.get<std::string>()).string();
       PINHOLE_TRY(std::string bytes, read_text_file(path, 256 << 20));
-      PINHOLE_TRY(Picture picture, open_picture(std::move(bytes), path, *loaded_.model.pictures, {}));
+      PINHOLE_TRY(Picture picture,
+                  open_picture(std::move(bytes), path, *loaded_.model.pictures, {}));
       grids_.push_back(picture.grid);
       tokens_.push_back(picture.tokens);
       pictures_.push_back(std::move(picture));
     }
-    if (grids_.empty() || !fs::exists(input("image_grid_thw.npy"))) return {};
+    if (grids_.empty() || !fs::exists(input("image_grid_thw.npy")))
+      return {};
     PINHOLE_TRY(const NpyArray grid, load(input("image_grid_thw.npy")));
     PINHOLE_TRY(const std::vector<int64_t> thw, grid.ints());
     for (size_t i = 0; i < grids_.size(); ++i) {
       const bool same = thw.size() == 3 * grids_.size() && thw[3 * i + 1] == grids_[i].height &&
                         thw[3 * i + 2] == grids_[i].width;
-      expect(same, fmt::format("picture {} has a grid of {} x {}", i, grids_[i].height,
-                               grids_[i].width));
+      expect(same,
+             fmt::format("picture {} has a grid of {} x {}", i, grids_[i].height, grids_[i].width));
     }
     return {};
   }
@@ -157,7 +164,8 @@ private:
       expect(own == ids_, "the prompt's token ids differ");
     }
     PINHOLE_TRY(prompt_, place_pictures(loaded_, ids_, grids_));
-    if (!fs::exists(input("position_ids.npy"))) return {};
+    if (!fs::exists(input("position_ids.npy")))
+      return {};
     PINHOLE_TRY(const NpyArray positions_array, load(input("position_ids.npy")));
     PINHOLE_TRY(const std::vector<int64_t> positions, positions_array.ints());
     const size_t n = prompt_.tokens.size();
@@ -189,7 +197,8 @@ private:
   }
 
   Status encode_pictures() {
-    if (pictures_.empty()) return {};
+    if (pictures_.empty())
+      return {};
     const PictureSpec& spec = *loaded_.model.pictures;
     const PatchLayout layout = patch_layout(spec);
     Difference pixels;
@@ -198,13 +207,14 @@ private:
     for (size_t i = 0; i < pictures_.size(); ++i) {
       PINHOLE_TRY(const Image image, decode_for_model(pictures_[i], spec, {}));
       keep.push_back(*pictures_[i].digest);
-      if (i == 0) PINHOLE_CHECK(compare_pixels(image, pixels));
-      PINHOLE_TRY(const auto encoded,
-                  session_->encode(*pictures_[i].digest, pictures_[i].grid,
-                                   [&](int64_t begin, int64_t end, float* out) {
-                                     write_patches(image, layout, begin, end, out);
-                                   },
-                                   keep));
+      if (i == 0)
+        PINHOLE_CHECK(compare_pixels(image, pixels));
+      PINHOLE_TRY(const auto encoded, session_->encode(
+                                          *pictures_[i].digest, pictures_[i].grid,
+                                          [&](int64_t begin, int64_t end, float* out) {
+                                            write_patches(image, layout, begin, end, out);
+                                          },
+                                          keep));
       placed.push_back({encoded.first_row, *pictures_[i].digest});
     }
     bind_pictures(prompt_, loaded_.placeholder, grids_, placed);
@@ -218,7 +228,8 @@ private:
   // pixel_values [patches, channels * frames * patch * patch] of the first picture.
   Status compare_pixels(const Image& image, Difference& pixels) {
     const std::string path = input("pixel_values.npy");
-    if (!fs::exists(path)) return {};
+    if (!fs::exists(path))
+      return {};
     PINHOLE_TRY(const NpyArray array, load(path));
     PINHOLE_TRY(const std::span<const float> want, array.floats());
     PatchLayout layout = patch_layout(*loaded_.model.pictures);
@@ -238,22 +249,26 @@ private:
   Status compare_features() {
     Difference all;
     for (int32_t slot = 0; slot < loaded_.model.pictures->feature_slots; ++slot) {
-      const std::string path = input(
-          slot == 0 ? "vision_merged.npy" : fmt::format("vision_deepstack_{}.npy", slot - 1).c_str());
-      if (!fs::exists(path)) continue;
+      const std::string path =
+          input(slot == 0 ? "vision_merged.npy"
+                          : fmt::format("vision_deepstack_{}.npy", slot - 1).c_str());
+      if (!fs::exists(path))
+        continue;
       PINHOLE_TRY(const NpyArray array, load(path));
       PINHOLE_TRY(const std::span<const float> want, array.floats());
       const auto width = static_cast<size_t>(loaded_.model.pictures->feature_size);
       size_t row = 0;
       for (const PromptToken& token : prompt_.tokens) {
-        if (token.feature_row < 0 || (row + 1) * width > want.size()) continue;
+        if (token.feature_row < 0 || (row + 1) * width > want.size())
+          continue;
         all.add(session_->feature_row(slot, token.feature_row), want.subspan(row * width, width));
         ++row;
       }
       expect(row * width == want.size(),
              fmt::format("{} rows of features, expected {}", row, want.size() / width));
     }
-    if (all.count == 0) return {};
+    if (all.count == 0)
+      return {};
     detail_ += fmt::format("features {:.1e} (cos {:.6f}), ", all.max_abs, all.cosine());
     expect(all.finite && all.max_abs <= tolerance_.max_feature,
            fmt::format("features differ by {:.3e}, allowed {:.0e}", all.max_abs,
@@ -266,17 +281,19 @@ private:
 
   Status check_logits() {
     if (!fs::exists(expected("logits.npy"))) {
-      return session_->prefill_all_logits(prompt_.tokens, [&](int64_t, std::span<const float> logits) {
-        last_logits_.assign(logits.begin(), logits.end());
-      });
+      return session_->prefill_all_logits(prompt_.tokens,
+                                          [&](int64_t, std::span<const float> logits) {
+                                            last_logits_.assign(logits.begin(), logits.end());
+                                          });
     }
     PINHOLE_TRY(const NpyArray array, load(expected("logits.npy")));
     PINHOLE_TRY(const std::span<const float> want, array.floats());
     const auto vocab = static_cast<size_t>(loaded_.model.vocab_size);
     if (want.size() != prompt_.tokens.size() * vocab) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("{} logits, expected {} x {}", want.size(), prompt_.tokens.size(), vocab),
-                  expected("logits.npy"));
+      return fail(
+          ErrorCode::kInvalidInput,
+          fmt::format("{} logits, expected {} x {}", want.size(), prompt_.tokens.size(), vocab),
+          expected("logits.npy"));
     }
     Difference all;
     PINHOLE_CHECK(session_->prefill_all_logits(
@@ -286,17 +303,20 @@ private:
         }));
     logit_error_ = all.max_abs;
     detail_ += fmt::format("max |dlogit| {:.1e}, rel {:.1e}", all.max_abs, all.relative());
-    expect(all.finite && all.max_abs <= tolerance_.max_logit,
-           fmt::format("logits differ by {:.3e}, allowed {:.0e}", all.max_abs, tolerance_.max_logit));
+    expect(
+        all.finite && all.max_abs <= tolerance_.max_logit,
+        fmt::format("logits differ by {:.3e}, allowed {:.0e}", all.max_abs, tolerance_.max_logit));
     expect(all.rms() <= tolerance_.rms_logit,
            fmt::format("logits differ by rms {:.3f}, allowed {}", all.rms(), tolerance_.rms_logit));
-    expect(all.cosine() >= tolerance_.min_cosine,
-           fmt::format("logits' cosine is {:.6f}, expected {}", all.cosine(), tolerance_.min_cosine));
+    expect(
+        all.cosine() >= tolerance_.min_cosine,
+        fmt::format("logits' cosine is {:.6f}, expected {}", all.cosine(), tolerance_.min_cosine));
     return {};
   }
 
   Status check_greedy() {
-    if (!fs::exists(expected("greedy.json"))) return {};
+    if (!fs::exists(expected("greedy.json")))
+      return {};
     PINHOLE_TRY(const Json greedy, read_json_file(expected("greedy.json")));
     const Json* tokens = json_find(greedy, "tokens");
     const Json* margins = json_find(greedy, "margin_top1_top2");
@@ -322,7 +342,8 @@ private:
       } else {
         note = fmt::format(", step {} a tie by {:.3f}", i, margin);
       }
-      if (i + 1 == tokens->size()) break;
+      if (i + 1 == tokens->size())
+        break;
       // The reference's own token is fed, so that one tie does not decide the rest.
       PINHOLE_TRY(const std::span<const float> logits,
                   session_->step({want, {position, position, position}}));
@@ -363,7 +384,8 @@ void run_case(const LoadedModel& loaded, const ModelCase& the_case, bool quantis
     const std::string failed = run.run();
     const std::string mode = exact ? "exact: " : fmt::format(" | {}: ", kernels.table->isa);
     detail += mode + run.detail();
-    if (!failed.empty()) failure += (failure.empty() ? "" : "; ") + mode + failed;
+    if (!failed.empty())
+      failure += (failure.empty() ? "" : "; ") + mode + failed;
   }
   report.passed_if(failure.empty(), name, failure.empty() ? detail : failure + " (" + detail + ")");
 }
@@ -371,7 +393,8 @@ void run_case(const LoadedModel& loaded, const ModelCase& the_case, bool quantis
 std::vector<ModelCase> list_cases(const fs::path& cases, const fs::path& images_root) {
   std::vector<ModelCase> out;
   for (const auto& entry : fs::directory_iterator(cases)) {
-    if (!fs::exists(entry.path() / "case.json")) continue;
+    if (!fs::exists(entry.path() / "case.json"))
+      continue;
     auto info = read_json_file((entry.path() / "case.json").string());
     out.push_back({entry.path(), entry.path(), images_root, info ? *info : Json::object()});
   }
@@ -391,19 +414,20 @@ void verify_model_folder(const fs::path& folder, const KernelChoice& kernels,
                          VerifyReport& report) {
   const std::string name = report.relative(folder);
   auto loaded = load_model(folder.string());
-  if (!loaded) return report_load_failure(loaded.error(), name, report);
+  if (!loaded)
+    return report_load_failure(loaded.error(), name, report);
   for (const ModelCase& the_case : list_cases(folder / "cases", folder)) {
     run_case(**loaded, the_case, false, kernels, report.relative(the_case.folder), report);
   }
 }
 
-void verify_gguf_folder(const fs::path& folder, const KernelChoice& kernels,
-                        VerifyReport& report) {
+void verify_gguf_folder(const fs::path& folder, const KernelChoice& kernels, VerifyReport& report) {
   std::vector<fs::path> texts;
   std::vector<fs::path> projectors;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string file = entry.path().filename().string();
-    if (!file.ends_with(".gguf")) continue;
+    if (!file.ends_with(".gguf"))
+      continue;
     (file.find("mmproj") != std::string::npos ? projectors : texts).push_back(entry.path());
   }
   std::sort(texts.begin(), texts.end());
@@ -413,8 +437,7 @@ void verify_gguf_folder(const fs::path& folder, const KernelChoice& kernels,
     // Expected values of this file's dequantised weights, where they differ from the unquantised.
     const fs::path own_expected = folder / "expected" / text.stem();
     for (const fs::path& projector : projectors) {
-      const std::string name =
-          report.relative(text) + " + " + projector.stem().string();
+      const std::string name = report.relative(text) + " + " + projector.stem().string();
       auto loaded = load_model(text.string(), projector.string());
       if (!loaded) {
         report_load_failure(loaded.error(), name, report);
@@ -423,8 +446,10 @@ void verify_gguf_folder(const fs::path& folder, const KernelChoice& kernels,
       LoadedModel& model = **loaded;
       if (preprocessor && model.model.pictures) {
         const auto status = read_preprocessor_config(
-            *preprocessor, (folder / "hf/preprocessor_config.json").string(), *model.model.pictures);
-        if (!status) report.add(Outcome::kFailed, name, status.error().text());
+            *preprocessor, (folder / "hf/preprocessor_config.json").string(),
+            *model.model.pictures);
+        if (!status)
+          report.add(Outcome::kFailed, name, status.error().text());
       }
       const bool quantised = std::any_of(
           model.files.text.tensors().begin(), model.files.text.tensors().end(),

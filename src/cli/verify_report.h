@@ -20,7 +20,7 @@ struct CaseReport {
 };
 
 class VerifyReport {
-public:
+ public:
   VerifyReport(bool json, std::filesystem::path root) : json_(json), root_(std::move(root)) {}
 
   void set_root(std::filesystem::path root) { root_ = std::move(root); }
@@ -33,7 +33,7 @@ public:
   // The last line, or the JSON document; true when nothing failed.
   bool finish() const;
 
-private:
+ private:
   bool json_;
   std::filesystem::path root_;
   std::vector<CaseReport> cases_;

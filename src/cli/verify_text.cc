@@ -25,30 +25,34 @@ constexpr uint64_t kMaxVocabularyBytes = 256 << 20;
 
 // A file with `content` that is gone when the object is.
 class TemporaryFile {
-public:
+ public:
   static Result<TemporaryFile> create(const std::string& content) {
     std::string path = (fs::temp_directory_path() / "pinhole-XXXXXX").string();
     const int fd = ::mkstemp(path.data());
-    if (fd < 0) return fail(ErrorCode::kIo, "cannot create a temporary file", path);
+    if (fd < 0)
+      return fail(ErrorCode::kIo, "cannot create a temporary file", path);
     TemporaryFile file(path);
     size_t written = 0;
     while (written < content.size()) {
       const ssize_t n = ::write(fd, content.data() + written, content.size() - written);
-      if (n <= 0) break;
+      if (n <= 0)
+        break;
       written += static_cast<size_t>(n);
     }
     ::close(fd);
-    if (written < content.size()) return fail(ErrorCode::kIo, "cannot write", path);
+    if (written < content.size())
+      return fail(ErrorCode::kIo, "cannot write", path);
     return file;
   }
   TemporaryFile(TemporaryFile&& other) noexcept : path_(std::exchange(other.path_, {})) {}
   TemporaryFile& operator=(TemporaryFile&&) = delete;
   ~TemporaryFile() {
-    if (!path_.empty()) ::unlink(path_.c_str());
+    if (!path_.empty())
+      ::unlink(path_.c_str());
   }
   const std::string& path() const { return path_; }
 
-private:
+ private:
   explicit TemporaryFile(std::string path) : path_(std::move(path)) {}
   std::string path_;
 };
@@ -86,7 +90,8 @@ Result<std::vector<std::string>> read_records(const fs::path& path) {
     out.push_back(text.substr(at, end - at));
     at = end + kSeparator.size();
   }
-  if (at < text.size()) out.push_back(text.substr(at));
+  if (at < text.size())
+    out.push_back(text.substr(at));
   return out;
 }
 
@@ -97,7 +102,8 @@ Result<std::vector<std::vector<TokenId>>> read_id_lines(const fs::path& path) {
   for (std::string line; std::getline(lines, line);) {
     std::istringstream words(line);
     out.emplace_back();
-    for (TokenId id = 0; words >> id;) out.back().push_back(id);
+    for (TokenId id = 0; words >> id;)
+      out.back().push_back(id);
   }
   return out;
 }
@@ -120,8 +126,10 @@ void check_vectors(const Tokenizer& tokenizer, const fs::path& input, const fs::
   std::string first;
   for (size_t i = 0; i < records->size(); ++i) {
     const std::vector<TokenId> own = tokenizer.encode((*records)[i], parse_special, false);
-    if (own == (*lines)[i]) ++same;
-    else if (first.empty()) first = fmt::format(", first difference in record {}", i + 1);
+    if (own == (*lines)[i])
+      ++same;
+    else if (first.empty())
+      first = fmt::format(", first difference in record {}", i + 1);
   }
   report.passed_if(same == records->size(), name,
                    fmt::format("{} of {} records agree{}", same, records->size(), first));
@@ -129,7 +137,8 @@ void check_vectors(const Tokenizer& tokenizer, const fs::path& input, const fs::
 
 // "qwen2" for vocab-qwen2.gguf.xz, ggml-vocab-qwen2.gguf, qwen2.tokenizer.json; empty for others.
 std::string vocabulary_key(std::string name) {
-  if (name.ends_with(".xz")) name.resize(name.size() - 3);
+  if (name.ends_with(".xz"))
+    name.resize(name.size() - 3);
   for (const std::string_view prefix : {"ggml-vocab-", "vocab-"}) {
     if (name.starts_with(prefix) && name.ends_with(".gguf")) {
       return name.substr(prefix.size(), name.size() - prefix.size() - 5);
@@ -203,9 +212,12 @@ void verify_chat_templates(const fs::path& folder, VerifyReport& report) {
       continue;
     }
     Json context = Json::object();
-    if (const Json* kwargs = json_find(entry, "kwargs")) context = *kwargs;
-    for (const char* key : {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}) {
-      if (entry.contains(key)) context[key] = entry[key];
+    if (const Json* kwargs = json_find(entry, "kwargs"))
+      context = *kwargs;
+    for (const char* key :
+         {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"}) {
+      if (entry.contains(key))
+        context[key] = entry[key];
     }
     const auto chat_template = ChatTemplate::parse(*source, file);
     const Result<std::string> rendered =

@@ -23,15 +23,18 @@ Result<std::string> read_xz_file(const std::string& path, uint64_t max_bytes) {
     stream.avail_out = sizeof buffer;
     code = lzma_code(&stream, LZMA_FINISH);
     out.append(reinterpret_cast<const char*>(buffer), sizeof buffer - stream.avail_out);
-    if (out.size() > max_bytes) break;
+    if (out.size() > max_bytes)
+      break;
   }
   lzma_end(&stream);
   if (out.size() > max_bytes) {
-    return fail(ErrorCode::kTooLarge, fmt::format("unpacks to more than {} bytes", max_bytes), path);
+    return fail(ErrorCode::kTooLarge, fmt::format("unpacks to more than {} bytes", max_bytes),
+                path);
   }
   if (code != LZMA_STREAM_END) {
     return fail(ErrorCode::kInvalidInput,
-                fmt::format("not a whole .xz file (liblzma code {})", static_cast<int>(code)), path);
+                fmt::format("not a whole .xz file (liblzma code {})", static_cast<int>(code)),
+                path);
   }
   return out;
 }

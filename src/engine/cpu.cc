@@ -209,7 +209,7 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
     args.m = x.rows;
     args.n = n.end - n.begin;
     args.k = weight.cols;
-    args.activation = op.activation;
+    args.activation = kernel_activation(op.activation);
     args.scratch = own + sizes.vector_bytes;
     kernel->run(args);
   }
@@ -249,10 +249,11 @@ void OpRunner::elementwise(const Op& op, int thread_idx) {
       kernels_.table->add(x.row(i), rows(op.a).row(i), y.row(i), x.cols);
       break;
     case OpKind::kActivate:
-      kernels_.table->activate(op.activation, x.row(i), y.row(i), x.cols);
+      kernels_.table->activate(kernel_activation(op.activation), x.row(i), y.row(i), x.cols);
       break;
     default:
-      kernels_.table->gated(op.activation, x.row(i), rows(op.a).row(i), y.row(i), x.cols);
+      kernels_.table->gated(kernel_activation(op.activation), x.row(i), rows(op.a).row(i), y.row(i),
+                            x.cols);
       break;
     }
   }

@@ -193,7 +193,7 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
   pool_.barrier();
   for (int64_t r = gathered.begin; r < gathered.end; ++r) {
     float* row = s.hidden + r * 2 * ffn;
-    kernels_.table->gated(op.activation, row, row + ffn, row, ffn);
+    kernels_.table->gated(kernel_activation(op.activation), row, row + ffn, row, ffn);
   }
   pool_.barrier();
   // down_proj, over the gathered rows, which are not needed any more

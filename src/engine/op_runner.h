@@ -33,6 +33,19 @@ struct Rows {
   float* row(int64_t i) const { return data + i * stride; }
 };
 
+// The graph's activation for the kernels, whose header stays free of the graph's.
+inline kernels::Activation kernel_activation(Activation activation) {
+  static_assert(static_cast<int>(Activation::kNone) ==
+                static_cast<int>(kernels::Activation::kNone));
+  static_assert(static_cast<int>(Activation::kGeluTanh) ==
+                static_cast<int>(kernels::Activation::kGeluTanh));
+  static_assert(static_cast<int>(Activation::kGeluErf) ==
+                static_cast<int>(kernels::Activation::kGeluErf));
+  static_assert(static_cast<int>(Activation::kSilu) ==
+                static_cast<int>(kernels::Activation::kSilu));
+  return static_cast<kernels::Activation>(activation);
+}
+
 class OpRunner {
  public:
   OpRunner(const Graph& graph, const Layout& layout, const RowBinding& binding,

@@ -9,7 +9,6 @@
 
 #include "base/result.h"
 #include "file/model_file.h"
-#include "kernels/table.h"
 
 #include <cstdint>
 #include <span>
@@ -19,7 +18,7 @@
 
 namespace pinhole {
 
-using kernels::Activation;
+enum class Activation : uint8_t { kNone, kGeluTanh, kGeluErf, kSilu };
 
 // What a graph's row counts are multiples of; the engine binds numbers for every run.
 enum class RowSymbol : uint8_t {
