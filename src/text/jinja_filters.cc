@@ -157,8 +157,6 @@ Outcome<Value> filter_truncate(Interpreter& in, const Value& self, Arguments& ar
   JINJA_TRY(const auto args,
             (bind<4>(in, "truncate", arguments, {"length", "killwords", "end", "leeway"})));
   JINJA_TRY(const int64_t size, in.length(self));
-  if (!self.is_string())
-    return in.fail("truncate() needs a string");
   JINJA_TRY(const int64_t length, int_or(in, args[0], 255));
   JINJA_TRY(const int64_t leeway, int_or(in, is_given(args[3]) ? args[3] : nullptr, 5));
   std::string_view end = "...";
@@ -173,6 +171,8 @@ Outcome<Value> filter_truncate(Interpreter& in, const Value& self, Arguments& ar
     return in.fail(fmt::format("expected leeway >= 0, got {}", leeway));
   if (size - leeway <= length)
     return self;
+  if (!self.is_string())
+    return in.fail(fmt::format("truncate() cannot shorten a {}", type_name(self)));
   std::string_view kept = self.text().substr(0, byte_offset(self.text(), length - end_size));
   if (!bool_or(args[1], false))
     kept = kept.substr(0, kept.rfind(' '));
@@ -227,17 +227,31 @@ Outcome<Value> filter_urlencode(Interpreter& in, const Value& self, Arguments&) 
     }
     return out;
   };
-  if (!self.is(Kind::kDict)) {
+  if (!self.is(Kind::kDict) && !self.is(Kind::kSequence)) {
     JINJA_TRY(const Text text, soft_text(in, self));
     JINJA_CHECK(in.need(text.text.size() * 3));
     return in.string(quote(text.text, false));
   }
+  JINJA_TRY(std::vector<Value> pairs, in.iterate(self));
   std::string out;
-  for (const auto& [key, value] : self.dict().entries) {
-    JINJA_TRY(const Text name, soft_text(in, key));
-    JINJA_TRY(const Text text, soft_text(in, value));
+  for (const Value& item : pairs) {
+    std::vector<Value> pair = {item};
+    if (self.is(Kind::kDict)) {
+      JINJA_TRY(const Value value, in.item(self, item));
+      pair.push_back(value);
+    } else {
+      JINJA_TRY(pair, in.iterate(item));
+    }
+    if (pair.size() != 2)
+      return in.fail(fmt::format("urlencode needs pairs, not {} values", pair.size()));
+    JINJA_TRY(const Text name, soft_text(in, pair[0]));
+    JINJA_TRY(const Text text, soft_text(in, pair[1]));
     JINJA_CHECK(in.need(out.size() + (name.text.size() + text.text.size()) * 3));
-    out += (out.empty() ? "" : "&") + quote(name.text, true) + "=" + quote(text.text, true);
+    if (!out.empty())
+      out.push_back('&');
+    out += quote(name.text, true);
+    out.push_back('=');
+    out += quote(text.text, true);
   }
   return in.string(std::move(out));
 }
@@ -250,10 +264,15 @@ Outcome<Value> filter_default(Interpreter& in, const Value& self, Arguments& arg
   return args[0] == nullptr ? Value::string("") : *args[0];
 }
 
-std::optional<int64_t> truncated(double number) {
-  if (!std::isfinite(number) || std::abs(number) >= 9.2e18)
-    return std::nullopt;
-  return static_cast<int64_t>(number);
+// int(float): none for infinities and nan, which Python refuses.
+Outcome<std::optional<int64_t>> truncated(Interpreter& in, double number) {
+  if (!std::isfinite(number))
+    return std::optional<int64_t>();
+  if (std::abs(number) >= 9.2e18) {
+    return in.fail(fmt::format("int: {} does not fit into 64 bits", float_repr(number)),
+                   ErrorCode::kTooLarge);
+  }
+  return std::optional<int64_t>(static_cast<int64_t>(number));
 }
 
 Outcome<Value> filter_int(Interpreter& in, const Value& self, Arguments& arguments) {
@@ -269,11 +288,12 @@ Outcome<Value> filter_int(Interpreter& in, const Value& self, Arguments& argumen
     if (base >= 0 && base <= 36)
       out = parse_python_int(self.text(), static_cast<int>(base));
     if (!out) {
-      if (const auto number = parse_python_float(self.text()))
-        out = truncated(*number);
+      if (const auto number = parse_python_float(self.text())) {
+        JINJA_TRY(out, truncated(in, *number));
+      }
     }
   } else if (self.is(Kind::kFloat)) {
-    out = truncated(self.as_double());
+    JINJA_TRY(out, truncated(in, self.as_double()));
   }
   return out ? Value::integer(*out) : fallback;
 }

@@ -154,8 +154,7 @@ Outcome<Value> filter_reverse(Interpreter& in, const Value& self, Arguments&) {
       self.is(Kind::kSequence) && self.sequence().type == Sequence::Type::kGenerator;
   JINJA_TRY(std::vector<Value> items, in.iterate(self));
   std::reverse(items.begin(), items.end());
-  return is_generator || self.is_undefined() ? in.list(std::move(items))
-                                             : generator(in, std::move(items));
+  return is_generator ? in.list(std::move(items)) : generator(in, std::move(items));
 }
 
 Outcome<Value> filter_items(Interpreter& in, const Value& self, Arguments&) {

@@ -18,10 +18,10 @@ constexpr int64_t kMaxPrecision = 400;
 // A conversion: %[flags][width][.precision]type, or
 // [[fill]align][sign][#][0][width][,][.precision]type
 struct Spec {
-  std::string fill = " ";
-  char align = '\0'; // '<' '>' '^' '='
-  char sign = '-';   // '-' '+' ' '
-  char group = '\0'; // ',' or '_'
+  std::string_view fill = " "; // one code point
+  char align = '\0';           // '<' '>' '^' '='
+  char sign = '-';             // '-' '+' ' '
+  char group = '\0';           // ',' or '_'
   bool alternate = false;
   int64_t width = 0;
   int64_t precision = -1;
@@ -89,9 +89,12 @@ std::string format_integer(const Spec& spec, int64_t value) {
   default:
     digits = grouped(std::to_string(magnitude), spec.group);
   }
-  while (static_cast<int64_t>(digits.size()) < spec.precision)
-    digits.insert(digits.begin(), '0');
-  return pad(spec, sign_text(spec, value < 0) + (spec.alternate ? prefix : ""), digits, '>');
+  if (static_cast<int64_t>(digits.size()) < spec.precision)
+    digits.insert(0, static_cast<size_t>(spec.precision) - digits.size(), '0');
+  std::string sign = sign_text(spec, value < 0);
+  if (spec.alternate)
+    sign += prefix;
+  return pad(spec, std::move(sign), std::move(digits), '>');
 }
 
 std::string format_float(const Spec& spec, double value) {
@@ -189,10 +192,11 @@ class PercentFormatter {
       at = mark + 1;
       JINJA_CHECK(conversion(at, out));
     }
-    const bool used = is_tuple_ ? next_ >= values_.sequence().items.size()
-                                : next_ > 0 || values_.is(Kind::kDict) ||
-                                      (values_.is(Kind::kSequence) &&
-                                       values_.sequence().type == Sequence::Type::kList);
+    // What has items counts as a mapping, which need not be used up.
+    const bool is_mapping = !is_tuple_ && (values_.is_undefined() || values_.is(Kind::kDict) ||
+                                           values_.is(Kind::kRange) || values_.is(Kind::kSequence));
+    const bool used =
+        is_tuple_ ? next_ >= values_.sequence().items.size() : next_ > 0 || is_mapping;
     if (!used)
       return in_.fail("not all arguments converted during string formatting");
     return out;

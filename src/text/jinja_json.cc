@@ -20,8 +20,8 @@ class JsonWriter {
   bool ensure_ascii = false;
   bool sort_keys = false;
   std::optional<std::string> indent;
-  std::string item_separator = ", ";
-  std::string key_separator = ": ";
+  std::string_view item_separator = ", ";
+  std::string_view key_separator = ": ";
   std::string out;
 
   Done write(const Value& value, int depth = 0) {
@@ -162,7 +162,7 @@ class JsonWriter {
       out += fmt::format("\"{}\"", key.as_int());
       return {};
     case Kind::kFloat:
-      out += "\"" + number(key.as_double()) + "\"";
+      out += fmt::format("\"{}\"", number(key.as_double()));
       return {};
     default:
       return in_.fail(

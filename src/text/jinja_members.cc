@@ -226,9 +226,9 @@ Outcome<Value> Interpreter::item(const Value& value, const Value& key) {
   case Kind::kUndefined:
     return fail_undefined(value);
   case Kind::kDict: {
-    const bool unhashable = key.is(Kind::kDict) || (key.is(Kind::kSequence) &&
-                                                    key.sequence().type == Sequence::Type::kList);
-    if (unhashable)
+    // Jinja takes Python's TypeError for an unhashable key as a missing item.
+    if (key.is(Kind::kDict) ||
+        (key.is(Kind::kSequence) && key.sequence().type == Sequence::Type::kList))
       return absent_member(value, key);
     JINJA_TRY(const Value* found, find_key(value.dict(), key));
     if (found != nullptr)

@@ -68,7 +68,26 @@ int64_t floor_modulo(int64_t left, int64_t right) {
 }
 double floor_modulo(double left, double right) {
   const double rest = std::fmod(left, right);
-  return rest != 0 && (rest < 0) != (right < 0) ? rest + right : rest;
+  if (rest == 0)
+    return std::copysign(0.0, right);
+  return (rest < 0) != (right < 0) ? rest + right : rest;
+}
+
+bool is_hashable(Interpreter& in, const Value& value, int depth = 0) {
+  if (!in.step())
+    return false;
+  if (value.is(Kind::kDict))
+    return false;
+  if (!value.is(Kind::kSequence))
+    return true;
+  const Sequence& sequence = value.sequence();
+  if (!sequence.is_tuple())
+    return sequence.type == Sequence::Type::kValues || sequence.type == Sequence::Type::kGenerator;
+  for (const Value& item : sequence.items) {
+    if (depth > kMaxCompareDepth || !is_hashable(in, item, depth + 1))
+      return false;
+  }
+  return true;
 }
 
 std::optional<int64_t> checked_power(int64_t base, int64_t exponent) {
@@ -498,9 +517,7 @@ Outcome<Value*> Interpreter::find_key(Dict& dict, const Value& key) {
     JINJA_CHECK(step(dict.index.empty() ? dict.entries.size() / 8 : 0));
     return dict.find_text(key.text());
   }
-  const bool unhashable = key.is(Kind::kDict) ||
-                          (key.is(Kind::kSequence) && key.sequence().type == Sequence::Type::kList);
-  if (unhashable)
+  if (!is_hashable(*this, key))
     return fail(fmt::format("unhashable type: '{}'", type_name(key)));
   for (auto& [name, value] : dict.entries) {
     JINJA_TRY(const bool same, equals(name, key));

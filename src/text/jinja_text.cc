@@ -452,9 +452,11 @@ std::string float_repr(double number) {
   }
   std::string out = negative ? "-" : "";
   if (exponent < -4 || exponent >= 16) { // float_repr_style 'r': scientific outside 1e-4 .. 1e16
-    out += digits.substr(0, 1);
-    if (digits.size() > 1)
-      out += "." + digits.substr(1);
+    out += digits[0];
+    if (digits.size() > 1) {
+      out += '.';
+      out.append(digits, 1);
+    }
     return out + fmt::format("e{}{:02d}", exponent < 0 ? '-' : '+', std::abs(exponent));
   }
   if (exponent < 0)
