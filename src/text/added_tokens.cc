@@ -74,7 +74,8 @@ Status AddedTokens::add(AddedToken token, std::string_view text, const std::stri
 }
 
 void AddedTokens::mark_special(const std::unordered_set<TokenId>& ids) {
-  for (AddedToken& token : tokens_) token.special |= ids.contains(token.id);
+  for (AddedToken& token : tokens_)
+    token.special |= ids.contains(token.id);
 }
 
 void AddedTokens::finish() {
@@ -113,7 +114,8 @@ const AddedToken* AddedTokens::longest_at(std::string_view text, size_t at) cons
 void AddedTokens::split(std::string_view text, bool parse_special,
                         FunctionRef<void(std::string_view part, size_t offset)> on_text,
                         FunctionRef<void(TokenId id)> on_token) const {
-  size_t done = 0; // everything before it has been handed out
+  size_t done = 0;                         // everything before it has been handed out
+  size_t spaces_begin = 1, spaces_end = 0; // the run of whitespace found last
   for (size_t at = 0; at < text.size();) {
     const AddedToken* token = tokens_.empty() ? nullptr : longest_at(text, at);
     if (token == nullptr) {
@@ -136,17 +138,21 @@ void AddedTokens::split(std::string_view text, bool parse_special,
       }
       begin -= length;
     }
-    while (token->rstrip && end < text.size()) {
-      const size_t length = utf8_sequence(text, end);
-      if (length == 0 || !is_space(utf8_decode(text, end, length)))
-        break;
-      end += length;
+    if (token->rstrip && (end < spaces_begin || end > spaces_end)) {
+      spaces_begin = spaces_end = end;
+      while (spaces_end < text.size()) {
+        const size_t length = utf8_sequence(text, spaces_end);
+        if (length == 0 || !is_space(utf8_decode(text, spaces_end, length)))
+          break;
+        spaces_end += length;
+      }
     }
+    if (token->rstrip)
+      end = spaces_end;
     if (begin > done)
       on_text(text.substr(done, begin - done), done);
     on_token(token->id);
-    done = end;
-    at = std::max(at, done);
+    done = end; // a token within the whitespace that this one took counts as well
   }
   if (done < text.size())
     on_text(text.substr(done), done);

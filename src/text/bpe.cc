@@ -49,6 +49,11 @@ void MergeTable::add(TokenId left, TokenId right, Merge merge, bool replace) {
     slot = {pair, merge};
 }
 
+void MergeTable::prefetch(TokenId left, TokenId right) const {
+  const uint64_t hash = hash_pair(static_cast<uint32_t>(left), static_cast<uint32_t>(right), seed_);
+  __builtin_prefetch(&slots_[hash_slot(hash, static_cast<uint32_t>(slots_.size()))]);
+}
+
 MergeTable::Merge MergeTable::find(TokenId left, TokenId right) const {
   const uint64_t pair = pair_key(left, right);
   const uint64_t hash = hash_pair(static_cast<uint32_t>(left), static_cast<uint32_t>(right), seed_);

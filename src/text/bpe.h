@@ -23,6 +23,7 @@ class MergeTable {
 
   // `replace`: what becomes of a pair that is listed twice.
   void add(TokenId left, TokenId right, Merge merge, bool replace);
+  void prefetch(TokenId left, TokenId right) const; // asks for the cache line that add() needs
   // rank kNoRank: the pair does not merge.
   Merge find(TokenId left, TokenId right) const;
   size_t size() const { return count_; }

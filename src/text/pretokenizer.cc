@@ -125,8 +125,10 @@ Status PreTokenizer::parse_step(const Json& json, int depth, const std::string& 
     }
     return add_regex(R"([!-/:-@\[-`{-~\p{P}])", behavior, false, where);
   }
-  if (type == "Whitespace") {
-    return add_regex(R"(\w+|[^\w\s]+)", SplitBehavior::kRemoved, true, where);
+  if (type == "Whitespace") { // \w+|[^\w\s]+ of Rust's regex crate, whose \w is this
+    return add_regex(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]+|)"
+                     R"([^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}\s]+)",
+                     SplitBehavior::kRemoved, true, where);
   }
   if (type == "WhitespaceSplit") {
     return add_regex(R"(\s)", SplitBehavior::kRemoved, false, where);

@@ -4,6 +4,7 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <algorithm>
+#include <cctype>
 #include <fmt/format.h>
 #include <pcre2.h>
 #include <set>
@@ -22,12 +23,16 @@ constexpr uint64_t kBaseBudget = 20'000'000;
 constexpr uint64_t kBudgetPerByte = 64;
 // Steps that any probe of compile() may take; patterns in use need fewer than 5,000.
 constexpr uint32_t kProbeSteps = 100'000;
-constexpr size_t kProbeChars = 64;
+constexpr size_t kProbeRepeats = 64;
+constexpr size_t kMaxProbes = 64;
 constexpr size_t kJitStackBytes = 1 << 20;
 
 // White_Space, which is what \s means to Oniguruma; PCRE2 adds U+180E.
 constexpr std::string_view kSpaces =
     R"(\t-\r\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+
+// What \w means to Oniguruma; PCRE2 leaves out marks and connectors.
+constexpr std::string_view kWord = R"(\p{L}\p{M}\p{N}\p{Pc})";
 
 // Rewrites Oniguruma's syntax into PCRE2's.
 class Translator {
@@ -73,6 +78,14 @@ class Translator {
       out_ += in_set ? std::string(kSpaces) : fmt::format("[{}]", kSpaces);
     } else if (c == 'S' && !in_set) {
       out_ += fmt::format("[^{}]", kSpaces);
+    } else if (c == 'w') {
+      out_ += in_set ? std::string(kWord) : fmt::format("[{}]", kWord);
+    } else if (c == 'W' && !in_set) {
+      out_ += fmt::format("[^{}]", kWord);
+    } else if (c == 'b' && !in_set) {
+      out_ += fmt::format("(?:(?<=[{0}])(?![{0}])|(?<![{0}])(?=[{0}]))", kWord);
+    } else if (c == 'B' && !in_set) {
+      out_ += fmt::format("(?:(?<=[{0}])(?=[{0}])|(?<![{0}])(?![{0}]))", kWord);
     } else if (c == 'h') {
       out_ += in_set ? "0-9A-Fa-f" : "[0-9A-Fa-f]";
     } else if (c == 'H' && !in_set) {
@@ -82,7 +95,7 @@ class Translator {
         return unsupported("\\u");
       out_ += fmt::format("\\x{{{}}}", pattern_.substr(at_, 4));
       at_ += 4;
-    } else if (std::string_view("HQECGgKkXyYOU").find(c) != std::string_view::npos) {
+    } else if (std::string_view("WBHQECGgKkXyYOU").find(c) != std::string_view::npos) {
       at_ -= 2;
       return unsupported(std::string{'\\', c});
     } else {
@@ -139,13 +152,22 @@ std::string message_of(int code) {
              : std::string(reinterpret_cast<const char*>(buffer), static_cast<size_t>(length));
 }
 
-// The characters that a hostile text for this pattern would repeat: those that it names, and one of
-// each kind that its classes may hold.
-std::set<std::string> probe_characters(std::string_view pattern) {
+// What a hostile text for this pattern would repeat: characters and words that it names, and one
+// character of each kind that its classes may hold.
+std::set<std::string> probe_units(std::string_view pattern) {
   std::set<std::string> out = {"a", "A", "0", " ", "\n", ".", "\t", "\xC3\xA9", "\xE4\xB8\x80"};
-  for (size_t i = 0; i < pattern.size() && out.size() < 64;) {
+  std::string word;
+  for (size_t i = 0; i < pattern.size() && out.size() < kMaxProbes;) {
     const size_t length = std::max<size_t>(1, utf8_sequence(pattern, i));
-    out.emplace(pattern.substr(i, length));
+    const std::string_view character = pattern.substr(i, length);
+    out.emplace(character);
+    if (std::isalnum(static_cast<unsigned char>(character[0])) != 0 && word.size() < 16) {
+      word += character;
+      if (word.size() > 1)
+        out.emplace(word);
+    } else {
+      word.clear();
+    }
     i += length;
   }
   return out;
@@ -180,11 +202,17 @@ Result<Regex> Regex::compile(std::string_view pattern, const std::string& where)
   }
   pcre2_jit_compile(regex.code_.get(), PCRE2_JIT_COMPLETE); // the interpreter serves where it fails
 
-  for (const std::string& character : probe_characters(pattern)) {
+  const std::set<std::string> units = probe_units(pattern);
+  // After the repeats something that stops a match, and all that a match could need to go on: PCRE2
+  // does not even try where a required character is missing.
+  std::string tail = "\x01";
+  for (const std::string& unit : units)
+    tail += unit;
+  for (const std::string& unit : units) {
     std::string probe;
-    for (size_t i = 0; i < kProbeChars; ++i)
-      probe += character;
-    probe += '\x01';
+    for (size_t i = 0; i < kProbeRepeats; ++i)
+      probe += unit;
+    probe += tail;
     RegexMatcher matcher(regex);
     matcher.set_budget(kProbeSteps);
     matcher.find_all(probe, [](size_t, size_t) {});
@@ -192,7 +220,7 @@ Result<Regex> Regex::compile(std::string_view pattern, const std::string& where)
       return fail(ErrorCode::kInvalidInput,
                   fmt::format("regular expression '{}' backtracks too much: more than {} steps for "
                               "'{}' repeated {} times",
-                              pattern.substr(0, 200), kProbeSteps, character, kProbeChars),
+                              pattern.substr(0, 200), kProbeSteps, unit, kProbeRepeats),
                   where);
     }
   }

@@ -4,6 +4,7 @@
 #include "text/utf8.h"
 
 #include <algorithm>
+#include <fmt/format.h>
 
 namespace pinhole {
 
@@ -62,6 +63,7 @@ class TextEncoder {
         at += length;
       }
     }
+    flush_unknown();
     bpe_.merge(impl_.merges, symbols_);
     out_.insert(out_.end(), symbols_.begin(), symbols_.end());
   }
@@ -81,31 +83,37 @@ class TextEncoder {
   }
 
   void put(TokenId id) {
-    if (id == kNoToken)
-      id = impl_.unknown;
-    if (id == kNoToken)
-      return; // nothing in the vocabulary stands for it
-    if (id == impl_.unknown && impl_.fuse_unknown && !symbols_.empty() && symbols_.back() == id) {
-      return;
+    if (id != kNoToken) {
+      flush_unknown();
+      symbols_.push_back(id);
+    } else if (impl_.unknown != kNoToken) { // else nothing in the vocabulary stands for it
+      if (!impl_.fuse_unknown)
+        flush_unknown();
+      unknown_ = true;
     }
-    symbols_.push_back(id);
+  }
+
+  void flush_unknown() {
+    if (unknown_)
+      symbols_.push_back(impl_.unknown);
+    unknown_ = false;
   }
 
   void put_character(std::string_view character) {
     const TokenId id = impl_.vocabulary.find(character);
-    if (id != kNoToken)
-      return put(id);
-    const auto byte_token = [&](char byte) {
-      return impl_.byte_tokens[static_cast<uint8_t>(byte)];
-    };
-    if (impl_.byte_fallback && std::all_of(character.begin(), character.end(), [&](char byte) {
-          return byte_token(byte) != kNoToken;
-        })) {
-      for (const char byte : character)
-        symbols_.push_back(byte_token(byte));
-      return;
+    if (id == kNoToken && impl_.byte_fallback) {
+      const auto byte_token = [&](char byte) {
+        return impl_.byte_tokens[static_cast<uint8_t>(byte)];
+      };
+      if (std::all_of(character.begin(), character.end(),
+                      [&](char byte) { return byte_token(byte) != kNoToken; })) {
+        // An unknown token that waits comes after them, as in the reference.
+        for (const char byte : character)
+          symbols_.push_back(byte_token(byte));
+        return;
+      }
     }
-    put(kNoToken);
+    put(id);
   }
 
   const TokenizerModel& impl_;
@@ -114,6 +122,7 @@ class TextEncoder {
   SpmMerger spm_;
   std::vector<TokenId> symbols_;
   std::string spelled_;
+  bool unknown_ = false; // an unknown token is due before the next known one
   std::vector<TokenId>& out_;
 };
 
@@ -128,7 +137,11 @@ int byte_token_value(std::string_view text) {
 
 void set_byte_level_piece(Vocabulary& vocabulary, TokenId id) {
   const std::string_view text = vocabulary.text(id);
+  if (std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < 0x7F; })) {
+    return; // these characters stand for themselves
+  }
   std::string bytes;
+  bytes.reserve(text.size());
   for (size_t at = 0; at < text.size();) {
     const size_t length = utf8_sequence(text, at);
     const int byte = length == 0 ? -1 : byte_level_byte(utf8_decode(text, at, length));
@@ -138,6 +151,45 @@ void set_byte_level_piece(Vocabulary& vocabulary, TokenId id) {
     at += length;
   }
   vocabulary.set_piece(id, bytes);
+}
+
+Status MergeReader::add(std::string_view left, std::string_view right) {
+  group_[count_++] = {left, right, vocabulary_.prefetch(left), vocabulary_.prefetch(right), 0,
+                      0,    0};
+  return count_ == kGroup ? flush() : Status();
+}
+
+Status MergeReader::flush() {
+  const auto group = std::span(group_).first(count_);
+  for (Item& item : group) {
+    item.left_id = vocabulary_.find(item.left, item.left_hash);
+    item.right_id = vocabulary_.find(item.right, item.right_hash);
+    const auto rank = rank_ + static_cast<uint32_t>(&item - group.data());
+    if (item.left_id == kNoToken || item.right_id == kNoToken) {
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("merge {} names '{}', which is not in the vocabulary", rank,
+                              shown_text(item.left_id == kNoToken ? item.left : item.right)),
+                  where_);
+    }
+    table_.prefetch(item.left_id, item.right_id);
+    item.made = made_ = vocabulary_.find_joined(item.left, item.right, made_ + 1);
+    if (item.made == kNoToken) {
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("merge {} makes '{}{}', which is not in the vocabulary", rank,
+                              shown_text(item.left), shown_text(item.right)),
+                  where_);
+    }
+  }
+  for (const Item& item : group) {
+    table_.add(item.left_id, item.right_id, {rank_++, static_cast<uint32_t>(item.made)}, replace_);
+  }
+  count_ = 0;
+  return {};
+}
+
+Result<MergeTable> MergeReader::finish() {
+  PINHOLE_CHECK(flush());
+  return std::move(table_);
 }
 
 void TokenizerModel::finish() {
@@ -204,12 +256,16 @@ bool Tokenizer::is_special(TokenId id) const {
 
 std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
   std::string out;
+  bool first = impl_->first_space == TokenizerModel::FirstSpace::kDropInToken;
   for (const TokenId id : ids) {
     if (skip_special && is_special(id))
       continue;
     out += piece(id);
+    if (first && !is_special(id))
+      std::erase(out, ' ');
+    first = false;
   }
-  if (impl_->strip_first_space && out.starts_with(' '))
+  if (impl_->first_space == TokenizerModel::FirstSpace::kDropOne && out.starts_with(' '))
     out.erase(0, 1);
   return out;
 }

@@ -18,6 +18,8 @@ constexpr std::string_view kSpace = "\u2581"; // how SentencePiece spells a spac
 // Texts that are control tokens whatever their type says: old conversions mark some of them as
 // user-defined, and a user must not be able to write them.
 bool looks_like_control(std::string_view text) {
+  if (text.size() < 7 || text[0] != '<')
+    return false;
   static const std::set<std::string_view> texts = {
       "<|im_start|>",       "<|im_end|>",      "<|endoftext|>",     "<|eot_id|>",
       "<|eom_id|>",         "<|end_of_text|>", "<|begin_of_text|>", "<|start_header_id|>",
@@ -42,7 +44,8 @@ class GgufBuilder {
       if (space_prefix)
         model.normalizer.add_prepend(std::string(kSpace));
       model.normalizer.add_replace(" ", std::string(kSpace));
-      model.strip_first_space = space_prefix;
+      if (space_prefix)
+        model.first_space = TokenizerModel::FirstSpace::kDropOne;
     } else if (spec_.model == "gpt2") {
       PINHOLE_TRY(const GgufPreTokenizer pre, gguf_pre_tokenizer(spec_.pre, where_));
       for (const std::string_view regex : pre.regexes) {
@@ -107,19 +110,25 @@ class GgufBuilder {
       bytes += text.size();
     if (bytes > UINT32_MAX / 2)
       return invalid(fmt::format("{} bytes of tokens are too many", bytes));
-    vocabulary = Vocabulary(spec_.tokens.size(), spec_.tokens.size(), {});
-    vocabulary.reserve(bytes + bytes / 2);
+    std::string arena;
+    arena.reserve(bytes + bytes / 2); // the pieces follow
+    std::vector<Vocabulary::Entry> entries;
+    entries.reserve(spec_.tokens.size());
     for (size_t i = 0; i < spec_.tokens.size(); ++i) {
       TokenKind kind = TokenKind::kNormal;
       if (!spec_.token_types.empty()) {
         const int32_t type = spec_.token_types[i];
         kind = type >= 1 && type <= 6 ? static_cast<TokenKind>(type) : TokenKind::kUnused;
       }
-      if (looks_like_control(spec_.tokens[i]))
+      const std::string_view text = spec_.tokens[i];
+      if (looks_like_control(text))
         kind = TokenKind::kControl;
-      PINHOLE_CHECK(vocabulary.append(static_cast<TokenId>(i), spec_.tokens[i], kind, where_));
+      entries.push_back({static_cast<uint32_t>(arena.size()), static_cast<uint32_t>(text.size()),
+                         static_cast<TokenId>(i), kind});
+      arena += text;
     }
-    return {};
+    vocabulary = Vocabulary(entries.size(), entries.size(), std::move(arena));
+    return vocabulary.add_all(entries, where_);
   }
 
   // An id of the metadata: checked when given, else SentencePiece's usual one if it is of that
@@ -212,11 +221,9 @@ class GgufBuilder {
   }
 
   Status add_merges(TokenizerModel& model) const {
-    const Vocabulary& vocabulary = model.vocabulary;
     if (spec_.merges.size() > UINT32_MAX / 2)
       return invalid("too many merges");
-    model.merges = MergeTable(spec_.merges.size());
-    TokenId made = kNoToken; // merges mostly make the ids in order
+    MergeReader reader(model.vocabulary, spec_.merges.size(), false, where_);
     for (size_t i = 0; i < spec_.merges.size(); ++i) {
       const std::string_view merge = spec_.merges[i];
       const size_t space = merge.find(' ', 1); // the first character may be a space itself
@@ -224,10 +231,9 @@ class GgufBuilder {
         return invalid(fmt::format("merge {} is '{}', expected two tokens and a space between", i,
                                    shown_text(merge)));
       }
-      PINHOLE_CHECK(add_merge(model.merges, vocabulary, merge.substr(0, space),
-                              merge.substr(space + 1), static_cast<uint32_t>(i), false, made,
-                              where_));
+      PINHOLE_CHECK(reader.add(merge.substr(0, space), merge.substr(space + 1)));
     }
+    PINHOLE_TRY(model.merges, reader.finish());
     return {};
   }
 
@@ -236,26 +242,6 @@ class GgufBuilder {
 };
 
 } // namespace
-
-Status add_merge(MergeTable& merges, const Vocabulary& vocabulary, std::string_view left,
-                 std::string_view right, uint32_t rank, bool replace, TokenId& made,
-                 const std::string& where) {
-  const TokenId left_id = vocabulary.find(left), right_id = vocabulary.find(right);
-  const TokenId joined = vocabulary.find_joined(left, right, made + 1);
-  if (left_id == kNoToken || right_id == kNoToken || joined == kNoToken) {
-    const std::string_view missing = left_id == kNoToken ? left : right;
-    return fail(ErrorCode::kInvalidInput,
-                left_id == kNoToken || right_id == kNoToken
-                    ? fmt::format("merge {} names '{}', which is not in the vocabulary", rank,
-                                  shown_text(missing))
-                    : fmt::format("merge {} makes '{}{}', which is not in the vocabulary", rank,
-                                  shown_text(left), shown_text(right)),
-                where);
-  }
-  merges.add(left_id, right_id, {rank, static_cast<uint32_t>(joined)}, replace);
-  made = joined;
-  return {};
-}
 
 Result<Tokenizer> Tokenizer::from_gguf(const GgufTokenizerSpec& spec, const std::string& where) {
   auto impl = std::make_unique<Impl>();

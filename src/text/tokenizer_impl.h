@@ -40,8 +40,12 @@ struct TokenizerModel {
   std::vector<TokenId> prefix, suffix;
   std::optional<TokenId> bos, eos;
 
-  // Decoding: the first space of a text was put there by the encoder.
-  bool strip_first_space = false;
+  // Decoding: which spaces at the start of a text were put there by the encoder.
+  enum class FirstSpace {
+    kKeep,
+    kDropOne,     // one at the very start
+    kDropInToken, // all of the first token, as Metaspace's decoder does
+  } first_space = FirstSpace::kKeep;
 
   // Fills the tables above from the vocabulary; the last step of building.
   void finish();
@@ -52,11 +56,37 @@ struct Tokenizer::Impl : TokenizerModel {};
 // Sets the piece of a token that is spelled in GPT-2's byte alphabet; a text with other characters
 // stands for itself.
 void set_byte_level_piece(Vocabulary& vocabulary, TokenId id);
-// Adds the merge `left` `right`; an error when one of them or what they make is not in the
-// vocabulary. `made` is the id that the merge before made, and becomes that of this one.
-Status add_merge(MergeTable& merges, const Vocabulary& vocabulary, std::string_view left,
-                 std::string_view right, uint32_t rank, bool replace, TokenId& made,
-                 const std::string& where);
+// Fills a merge table from the texts of merges, in the order of their ranks.
+class MergeReader {
+ public:
+  // `replace`: of a pair that is listed twice the later rank counts, else the first.
+  MergeReader(const Vocabulary& vocabulary, size_t merges, bool replace, const std::string& where)
+      : vocabulary_(vocabulary), table_(merges), replace_(replace), where_(where) {}
+
+  // An error when a token, or what two of them make, is not in the vocabulary. The texts must stay
+  // until finish().
+  Status add(std::string_view left, std::string_view right);
+  Result<MergeTable> finish();
+
+ private:
+  // Look-ups go in groups: they miss the caches, and a group waits for memory once.
+  static constexpr size_t kGroup = 16;
+  struct Item {
+    std::string_view left, right;
+    uint64_t left_hash, right_hash;
+    TokenId left_id, right_id, made;
+  };
+  Status flush();
+
+  const Vocabulary& vocabulary_;
+  MergeTable table_;
+  bool replace_;
+  const std::string& where_;
+  std::array<Item, kGroup> group_{};
+  size_t count_ = 0;
+  uint32_t rank_ = 0;       // of group_[0]
+  TokenId made_ = kNoToken; // by the merge before; they mostly make ids in order
+};
 // The value of "<0x0A>", or -1.
 int byte_token_value(std::string_view text);
 

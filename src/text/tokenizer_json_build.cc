@@ -21,7 +21,7 @@ constexpr int kMaxDepth = 16;
 struct Decoder {
   bool byte_level = false;
   bool byte_fallback = false;
-  bool strip_first_space = false;
+  TokenizerModel::FirstSpace first_space = TokenizerModel::FirstSpace::kKeep;
   std::vector<std::pair<std::string, std::string>> replacements;
 };
 
@@ -132,10 +132,6 @@ class JsonBuilder {
     };
     // The packed vocabulary becomes the arena, so that the texts are not copied once more.
     PackedTexts packed = std::move(file_.vocabulary);
-    struct Entry {
-      uint32_t offset, length;
-      TokenId id;
-    };
     uint64_t size = 0;
     for (PackedTexts::Cursor cursor(packed); !cursor.done();) {
       const std::string_view text = cursor.text();
@@ -147,33 +143,27 @@ class JsonBuilder {
       PINHOLE_CHECK(check(token.id, token.content));
       size = std::max(size, static_cast<uint64_t>(token.id) + 1);
     }
-    std::vector<Entry> entries;
+    std::vector<Vocabulary::Entry> entries;
     entries.reserve(file_.vocabulary_count);
     for (PackedTexts::Cursor cursor(packed); !cursor.done();) {
       const size_t length = cursor.text().size();
       const size_t end = cursor.offset();
       const auto id = static_cast<TokenId>(cursor.number());
-      entries.push_back({static_cast<uint32_t>(end - length), static_cast<uint32_t>(length), id});
+      entries.push_back({static_cast<uint32_t>(end - length), static_cast<uint32_t>(length), id,
+                         TokenKind::kNormal});
     }
     vocabulary_size_ = size;
     model.vocabulary = Vocabulary(size, count, packed.take());
-    for (const Entry& entry : entries) {
-      PINHOLE_CHECK(
-          model.vocabulary.add(entry.id, entry.offset, entry.length, TokenKind::kNormal, where_));
-    }
-    return {};
+    return model.vocabulary.add_all(entries, where_);
   }
 
   Status add_merges(TokenizerModel& model) {
-    model.merges = MergeTable(file_.merge_count);
-    TokenId made = kNoToken;
-    uint32_t rank = 0;
-    for (PackedTexts::Cursor cursor(file_.merges); !cursor.done(); ++rank) {
+    MergeReader reader(model.vocabulary, file_.merge_count, true, where_);
+    for (PackedTexts::Cursor cursor(file_.merges); !cursor.done();) {
       const std::string_view left = cursor.text(), right = cursor.text();
-      // Of a pair that is listed twice, the later rank counts.
-      PINHOLE_CHECK(
-          add_merge(model.merges, model.vocabulary, left, right, rank, true, made, where_));
+      PINHOLE_CHECK(reader.add(left, right));
     }
+    PINHOLE_TRY(model.merges, reader.finish());
     file_.merges = {};
     return {};
   }
@@ -183,14 +173,11 @@ class JsonBuilder {
     for (const AddedTokenEntry& entry : file_.added) {
       if (entry.content.empty())
         continue;
-      const auto id = static_cast<TokenId>(entry.id);
       const TokenKind kind = entry.special ? TokenKind::kControl : TokenKind::kUserDefined;
-      const TokenId known = vocabulary.find(entry.content);
-      if (known == kNoToken) {
+      TokenId id = vocabulary.find(entry.content); // which has the last word on the id
+      if (id == kNoToken) {
+        id = static_cast<TokenId>(entry.id);
         PINHOLE_CHECK(vocabulary.append(id, entry.content, kind, where_));
-      } else if (known != id) {
-        return invalid(fmt::format("added token '{}' has id {}, but the vocabulary gives it {}",
-                                   shown_text(entry.content), id, known));
       } else {
         vocabulary.set_kind(id, kind);
       }
@@ -200,12 +187,13 @@ class JsonBuilder {
       token.single_word = entry.single_word;
       token.lstrip = entry.lstrip;
       token.rstrip = entry.rstrip;
-      if (entry.normalized && !model.normalizer.empty()) {
-        PINHOLE_CHECK(
-            model.added_normalized.add(token, model.normalizer.normalize(entry.content), where_));
-      } else {
+      if (!entry.normalized) {
         PINHOLE_CHECK(model.added.add(token, entry.content, where_));
+        continue;
       }
+      const std::string normal = model.normalizer.normalize(entry.content);
+      vocabulary.set_piece(id, normal);
+      PINHOLE_CHECK(model.added_normalized.add(token, normal, where_));
     }
     return add_named(model);
   }
@@ -265,7 +253,7 @@ class JsonBuilder {
       decoder.byte_level = model.pre_tokenizer.byte_level();
     else
       PINHOLE_CHECK(parse_decoder(json, 0, decoder));
-    model.strip_first_space = decoder.strip_first_space;
+    model.first_space = decoder.first_space;
     Vocabulary& vocabulary = model.vocabulary;
     for (size_t i = 0; i < vocabulary.size(); ++i) {
       const auto id = static_cast<TokenId>(i);
@@ -285,7 +273,7 @@ class JsonBuilder {
         vocabulary.set_piece(id, {&value, 1});
         vocabulary.set_kind(id, TokenKind::kByte);
       } else if (!decoder.replacements.empty()) {
-        std::string piece(vocabulary.text(id));
+        std::string piece(vocabulary.piece(id));
         for (const auto& [from, to] : decoder.replacements)
           replace_all(piece, from, to);
         vocabulary.set_piece(id, piece);
@@ -344,7 +332,9 @@ class JsonBuilder {
       out.replacements.emplace_back(std::move(replacement), " ");
       const Json* scheme = json_find(json, "prepend_scheme");
       PINHOLE_TRY(const bool prefix, json_bool_or(json, "add_prefix_space", true, where));
-      out.strip_first_space = prefix && (scheme == nullptr || *scheme != "never");
+      if (prefix && (scheme == nullptr || *scheme != "never")) {
+        out.first_space = TokenizerModel::FirstSpace::kDropInToken;
+      }
     } else if (type != "Fuse") {
       return unsupported(fmt::format("decoder '{}' is not supported", type));
     }
@@ -363,7 +353,7 @@ class JsonBuilder {
                                      "leading space after Fuse",
                                      content, start, stop));
     }
-    out.strip_first_space = true;
+    out.first_space = TokenizerModel::FirstSpace::kDropOne;
     return {};
   }
 

@@ -35,11 +35,33 @@ Vocabulary::Vocabulary(size_t size, size_t tokens, std::string arena)
     : arena_(std::move(arena)), tokens_(size), kinds_(size, TokenKind::kAbsent),
       slots_(tokens + tokens / 2 + 8), seed_(hash_seed()) {}
 
-Status Vocabulary::add(TokenId id, uint32_t offset, uint32_t length, TokenKind kind,
-                       const std::string& where) {
-  const Span span{offset, length};
-  if (id < 0)
+Status Vocabulary::add(const Entry& entry, const std::string& where) {
+  return add(entry, prefetch(view({entry.offset, entry.length})), where);
+}
+
+Status Vocabulary::add_all(std::span<const Entry> entries, const std::string& where) {
+  // Slots are far apart: each is asked for kAhead entries before it is needed.
+  constexpr size_t kAhead = 16;
+  uint64_t hashes[kAhead];
+  const auto hash = [&](size_t i) {
+    hashes[i % kAhead] = prefetch(view({entries[i].offset, entries[i].length}));
+  };
+  for (size_t i = 0; i < std::min(kAhead, entries.size()); ++i)
+    hash(i);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    PINHOLE_CHECK(add(entries[i], hashes[i % kAhead], where));
+    if (i + kAhead < entries.size())
+      hash(i + kAhead);
+  }
+  return {};
+}
+
+Status Vocabulary::add(const Entry& entry, uint64_t hash, const std::string& where) {
+  const Span span{entry.offset, entry.length};
+  const TokenId id = entry.id;
+  if (id < 0) {
     return fail(ErrorCode::kInvalidInput, fmt::format("token id {} is negative", id), where);
+  }
   const auto index = static_cast<size_t>(id);
   if (index >= tokens_.size()) {
     tokens_.resize(index + 1);
@@ -51,8 +73,8 @@ Status Vocabulary::add(TokenId id, uint32_t offset, uint32_t length, TokenKind k
                             shown_text(view(span))),
                 where);
   }
-  if (length != 0) {
-    const TokenId other = insert(id, view(span));
+  if (span.length != 0) {
+    const TokenId other = insert(id, view(span), hash);
     if (other != id) {
       return fail(
           ErrorCode::kInvalidInput,
@@ -61,8 +83,8 @@ Status Vocabulary::add(TokenId id, uint32_t offset, uint32_t length, TokenKind k
     }
   }
   tokens_[index] = {span, span};
-  kinds_[index] = kind;
-  max_text_bytes_ = std::max<size_t>(max_text_bytes_, length);
+  kinds_[index] = entry.kind;
+  max_text_bytes_ = std::max<size_t>(max_text_bytes_, span.length);
   ++count_;
   return {};
 }
@@ -74,13 +96,12 @@ Status Vocabulary::append(TokenId id, std::string_view text, TokenKind kind,
   }
   const auto offset = static_cast<uint32_t>(arena_.size());
   arena_ += text;
-  return add(id, offset, static_cast<uint32_t>(text.size()), kind, where);
+  return add({offset, static_cast<uint32_t>(text.size()), id, kind}, where);
 }
 
-TokenId Vocabulary::insert(TokenId id, std::string_view text) {
+TokenId Vocabulary::insert(TokenId id, std::string_view text, uint64_t hash) {
   if (4 * (count_ + 1) > 3 * slots_.size())
     grow();
-  const uint64_t hash = hash_text(text, seed_);
   const auto capacity = static_cast<uint32_t>(slots_.size());
   const auto tag = static_cast<uint32_t>(hash);
   for (uint32_t i = hash_slot(hash, capacity);; i = i + 1 == capacity ? 0 : i + 1) {
@@ -111,7 +132,16 @@ void Vocabulary::grow() {
 TokenId Vocabulary::find(std::string_view text) const {
   if (text.empty() || text.size() > max_text_bytes_)
     return kNoToken;
+  return find(text, hash_text(text, seed_));
+}
+
+uint64_t Vocabulary::prefetch(std::string_view text) const {
   const uint64_t hash = hash_text(text, seed_);
+  __builtin_prefetch(&slots_[hash_slot(hash, static_cast<uint32_t>(slots_.size()))]);
+  return hash;
+}
+
+TokenId Vocabulary::find(std::string_view text, uint64_t hash) const {
   const auto capacity = static_cast<uint32_t>(slots_.size());
   const auto tag = static_cast<uint32_t>(hash);
   for (uint32_t i = hash_slot(hash, capacity);; i = i + 1 == capacity ? 0 : i + 1) {

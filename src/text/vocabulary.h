@@ -39,14 +39,21 @@ class Vocabulary {
   Vocabulary(size_t size, size_t tokens, std::string arena);
   Vocabulary() : Vocabulary(0, 0, {}) {}
 
-  // The text is arena[offset, offset + length). An id or a text that is already there is an error;
-  // an empty text is kept but cannot be found.
-  Status add(TokenId id, uint32_t offset, uint32_t length, TokenKind kind,
-             const std::string& where);
+  struct Entry {
+    uint32_t offset, length; // of the text in the arena
+    TokenId id;
+    TokenKind kind;
+  };
+  // An id or a text that is already there is an error; an empty text is kept but cannot be found.
+  Status add(const Entry& entry, const std::string& where);
+  Status add_all(std::span<const Entry> entries, const std::string& where);
   // The same for a text that is not in the arena yet.
   Status append(TokenId id, std::string_view text, TokenKind kind, const std::string& where);
 
   TokenId find(std::string_view text) const; // kNoToken when absent
+  // The same in two steps, for many look-ups at once: the first asks for the cache line.
+  uint64_t prefetch(std::string_view text) const;
+  TokenId find(std::string_view text, uint64_t hash) const;
 
   // The token spelled left + right; `guess` is tried before the index (merges are listed in the
   // order of the ids that they make).
@@ -83,7 +90,8 @@ class Vocabulary {
   std::string_view view(Span span) const { return {arena_.data() + span.offset, span.length}; }
 
   // Inserts, or returns the id that has this text already.
-  TokenId insert(TokenId id, std::string_view text);
+  TokenId insert(TokenId id, std::string_view text, uint64_t hash);
+  Status add(const Entry& entry, uint64_t hash, const std::string& where);
   void grow();
 
   std::string arena_;

@@ -1,107 +1,21 @@
-// Tokenizers against llama.cpp's and Hugging Face's results (golden/README.md, section 3), and the
-// properties that hold for any text.
+// Tokenizers against llama.cpp's and Hugging Face's results (golden/README.md, sections 1 and 3).
 #include "text/tokenizer.h"
 
-#include "base/mapped_file.h"
-#include "file/model_file.h"
 #include "file/npy.h"
-#include "support/temp_dir.h"
+#include "tokenizer_fixtures.h"
 
-#include <cstdlib>
-#include <filesystem>
-#include <fmt/format.h>
 #include <gmock/gmock.h>
-#include <random>
+#include <sstream>
 
 namespace pinhole {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using testing::TempDir;
-
-const std::string kGolden = PINHOLE_GOLDEN_DIR;
-
-std::string read(const std::string& path) {
-  auto text = read_text_file(path, 1u << 30);
-  if (!text)
-    throw std::runtime_error(text.error().text());
-  return *text;
-}
-
-// The unpacked vocabularies, made once per run.
-std::string unpacked(const std::string& name) {
-  static const TempDir folder;
-  const std::string target = folder.file(name);
-  if (!std::filesystem::exists(target)) {
-    const std::string command =
-        fmt::format("xz -dkc '{}/tokenizer/{}.xz' > '{}'", kGolden, name, target);
-    if (std::system(command.c_str()) != 0)
-      throw std::runtime_error(command);
-  }
-  return target;
-}
-
-// A GGUF's tokenizer metadata as plain values.
-Result<Tokenizer> load_gguf(const std::string& path) {
-  PINHOLE_TRY(const ModelFile file, ModelFile::open(path));
-  const GgufMeta& meta = file.gguf();
-  const auto strings = [&](const char* key) {
-    return meta.find(key) == nullptr ? std::vector<std::string_view>()
-                                     : (*meta.array(key))->strings().value();
-  };
-  const auto id = [&](const char* key) {
-    return meta.find(key) == nullptr ? std::nullopt
-                                     : std::optional(static_cast<TokenId>(*meta.integer(key)));
-  };
-  const auto flag = [&](const char* key) {
-    return meta.find(key) == nullptr ? std::nullopt : std::optional(*meta.boolean_or(key, false));
-  };
-  GgufTokenizerSpec spec;
-  spec.model = meta.string("tokenizer.ggml.model").value();
-  spec.pre = meta.string("tokenizer.ggml.pre").value();
-  spec.tokens = strings("tokenizer.ggml.tokens");
-  spec.merges = strings("tokenizer.ggml.merges");
-  const std::vector<int64_t> types = (*meta.array("tokenizer.ggml.token_type"))->integers().value();
-  spec.token_types.assign(types.begin(), types.end());
-  if (meta.find("tokenizer.ggml.scores") != nullptr) {
-    const std::vector<double> scores = (*meta.array("tokenizer.ggml.scores"))->numbers().value();
-    spec.scores.assign(scores.begin(), scores.end());
-  }
-  spec.bos = id("tokenizer.ggml.bos_token_id");
-  spec.eos = id("tokenizer.ggml.eos_token_id");
-  spec.unknown = id("tokenizer.ggml.unknown_token_id");
-  spec.add_bos = flag("tokenizer.ggml.add_bos_token");
-  spec.add_space_prefix = flag("tokenizer.ggml.add_space_prefix");
-  return Tokenizer::from_gguf(spec, path);
-}
-
-Result<Tokenizer> load_folder(const std::string& path) {
-  Json config;
-  if (std::filesystem::exists(path + "/tokenizer_config.json")) {
-    PINHOLE_TRY(config, read_json_file(path + "/tokenizer_config.json"));
-  }
-  return Tokenizer::from_json(read(path + "/tokenizer.json"), config, path + "/tokenizer.json");
-}
-
-Tokenizer must(Result<Tokenizer> tokenizer) {
-  if (!tokenizer)
-    throw std::runtime_error(tokenizer.error().text());
-  return std::move(*tokenizer);
-}
-
-const Tokenizer& vocabulary(const std::string& name) {
-  static std::map<std::string, Tokenizer> loaded;
-  auto it = loaded.find(name);
-  if (it == loaded.end()) {
-    Result<Tokenizer> tokenizer =
-        name.ends_with(".json") ? Tokenizer::from_json(read(unpacked(name)), Json(), name)
-        : name == "llama-spm"   ? load_gguf(kGolden + "/tokenizer/ggml-vocab-llama-spm.gguf")
-                                : load_gguf(unpacked("vocab-" + name + ".gguf"));
-    it = loaded.emplace(name, must(std::move(tokenizer))).first;
-  }
-  return it->second;
-}
+using testing::kGolden;
+using testing::load_folder;
+using testing::load_gguf;
+using testing::must;
+using testing::read;
+using testing::vocabulary;
 
 std::vector<std::string> records(const std::string& path) {
   constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
@@ -254,6 +168,57 @@ TEST_P(FixturePrompts, EncodeToTheReferenceIds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, FixturePrompts, ::testing::ValuesIn(fixtures()),
+                         [](const auto& info) {
+                           std::string name = info.param.name;
+                           for (char& c : name) {
+                             if (!std::isalnum(static_cast<unsigned char>(c)))
+                               c = '_';
+                           }
+                           return name;
+                         });
+
+// Variants of the fixtures' tokenizer.json; results of Hugging Face tokenizers 0.23.2
+// (make_hf_cases.js).
+
+struct HfCase {
+  std::string name;
+  Json description;
+};
+void PrintTo(const HfCase& hf, std::ostream* out) { *out << hf.name; }
+
+std::vector<HfCase> hf_cases() {
+  std::vector<HfCase> out;
+  const Json cases = read_json_file(PINHOLE_SOURCE_DIR "/tests/text/data/hf_cases.json").value();
+  for (const Json& json : cases) {
+    out.push_back({json.at("name").get<std::string>(), json});
+  }
+  return out;
+}
+
+class HfVariants : public ::testing::TestWithParam<HfCase> {};
+
+TEST_P(HfVariants, AgreeWithTheReference) {
+  const Json& description = GetParam().description;
+  Json json = read_json_file(kGolden + "/" + description.at("base").get<std::string>()).value();
+  json.update(description.at("patch"));
+  json.at("model").update(description.at("model"));
+  for (const Json& token : description.at("added"))
+    json.at("added_tokens").push_back(token);
+  const Tokenizer tokenizer = must(Tokenizer::from_json(json.dump(), Json(), GetParam().name));
+  for (const Json& result : description.at("results")) {
+    const std::string text = result.at("text").get<std::string>();
+    const auto ids = result.at("ids").get<std::vector<TokenId>>();
+    EXPECT_EQ(tokenizer.encode(text, true), ids) << "'" << text << "'";
+    StreamDecoder decoder(tokenizer);
+    std::string decoded;
+    for (const TokenId id : ids)
+      decoded += decoder.push(id);
+    decoded += decoder.finish();
+    EXPECT_EQ(decoded, result.at("decoded").get<std::string>()) << "'" << text << "'";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Reference, HfVariants, ::testing::ValuesIn(hf_cases()),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            for (char& c : name) {
