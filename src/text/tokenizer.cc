@@ -65,7 +65,22 @@ class TextEncoder {
     }
     flush_unknown();
     bpe_.merge(impl_.merges, symbols_);
-    out_.insert(out_.end(), symbols_.begin(), symbols_.end());
+    if (impl_.unlisted.empty()) {
+      out_.insert(out_.end(), symbols_.begin(), symbols_.end());
+      return;
+    }
+    for (const TokenId id : symbols_) {
+      const auto listed = static_cast<TokenId>(impl_.vocabulary.size());
+      if (id < listed) {
+        out_.push_back(id);
+        continue;
+      }
+      for (const char byte : impl_.unlisted[static_cast<size_t>(id - listed)]) {
+        const TokenId single = impl_.vocabulary.find({&byte, 1});
+        if (single != kNoToken)
+          out_.push_back(single);
+      }
+    }
   }
 
   // Control tokens do not come from words: text cannot forge them.
@@ -165,19 +180,17 @@ Status MergeReader::flush() {
     item.left_id = vocabulary_.find(item.left, item.left_hash);
     item.right_id = vocabulary_.find(item.right, item.right_hash);
     const auto rank = rank_ + static_cast<uint32_t>(&item - group.data());
-    if (item.left_id == kNoToken || item.right_id == kNoToken) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("merge {} names '{}', which is not in the vocabulary", rank,
-                              shown_text(item.left_id == kNoToken ? item.left : item.right)),
-                  where_);
+    if (item.left_id == kNoToken) {
+      PINHOLE_TRY(item.left_id, unlisted_id(item.left, rank, "names"));
+    }
+    if (item.right_id == kNoToken) {
+      PINHOLE_TRY(item.right_id, unlisted_id(item.right, rank, "names"));
     }
     table_.prefetch(item.left_id, item.right_id);
     item.made = made_ = vocabulary_.find_joined(item.left, item.right, made_ + 1);
     if (item.made == kNoToken) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("merge {} makes '{}{}', which is not in the vocabulary", rank,
-                              shown_text(item.left), shown_text(item.right)),
-                  where_);
+      const std::string text = std::string(item.left) + std::string(item.right);
+      PINHOLE_TRY(item.made, unlisted_id(text, rank, "makes"));
     }
   }
   for (const Item& item : group) {
@@ -185,6 +198,20 @@ Status MergeReader::flush() {
   }
   count_ = 0;
   return {};
+}
+
+Result<TokenId> MergeReader::unlisted_id(std::string_view text, uint32_t rank, const char* verb) {
+  if (unlisted_ == nullptr) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("merge {} {} '{}', which is not in the vocabulary", rank, verb,
+                            shown_text(text)),
+                where_);
+  }
+  const auto next = static_cast<TokenId>(vocabulary_.size() + unlisted_->size());
+  const auto [place, is_new] = unlisted_ids_.try_emplace(std::string(text), next);
+  if (is_new)
+    unlisted_->emplace_back(text);
+  return place->second;
 }
 
 Result<MergeTable> MergeReader::finish() {

@@ -223,7 +223,7 @@ class GgufBuilder {
   Status add_merges(TokenizerModel& model) const {
     if (spec_.merges.size() > UINT32_MAX / 2)
       return invalid("too many merges");
-    MergeReader reader(model.vocabulary, spec_.merges.size(), false, where_);
+    MergeReader reader(model.vocabulary, spec_.merges.size(), false, &model.unlisted, where_);
     for (size_t i = 0; i < spec_.merges.size(); ++i) {
       const std::string_view merge = spec_.merges[i];
       const size_t space = merge.find(' ', 1); // the first character may be a space itself

@@ -12,6 +12,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace pinhole {
@@ -27,7 +28,10 @@ struct TokenizerModel {
   Normalizer normalizer;        // of what lies between them
   AddedTokens added_normalized; // cut out of the normalised text (its texts are normalised too)
   PreTokenizer pre_tokenizer;
-  MergeTable merges;          // kBpe
+  MergeTable merges; // kBpe
+  // kBpe: texts that merges make on their way although no token has them; their ids follow the
+  // vocabulary's. One that is left over is spelled byte by byte, as llama.cpp does.
+  std::vector<std::string> unlisted;
   std::vector<float> scores;  // kSpm, by id
   bool ignore_merges = false; // a word that is a token is that token
   bool byte_fallback = false; // what no token spells becomes byte tokens
@@ -59,12 +63,14 @@ void set_byte_level_piece(Vocabulary& vocabulary, TokenId id);
 // Fills a merge table from the texts of merges, in the order of their ranks.
 class MergeReader {
  public:
-  // `replace`: of a pair that is listed twice the later rank counts, else the first.
-  MergeReader(const Vocabulary& vocabulary, size_t merges, bool replace, const std::string& where)
-      : vocabulary_(vocabulary), table_(merges), replace_(replace), where_(where) {}
+  // `replace`: of a pair that is listed twice the later rank counts, else the first. `unlisted`:
+  // takes texts that are not in the vocabulary; null makes them an error.
+  MergeReader(const Vocabulary& vocabulary, size_t merges, bool replace,
+              std::vector<std::string>* unlisted, const std::string& where)
+      : vocabulary_(vocabulary), table_(merges), replace_(replace), unlisted_(unlisted),
+        where_(where) {}
 
-  // An error when a token, or what two of them make, is not in the vocabulary. The texts must stay
-  // until finish().
+  // The texts must stay until finish().
   Status add(std::string_view left, std::string_view right);
   Result<MergeTable> finish();
 
@@ -77,10 +83,13 @@ class MergeReader {
     TokenId left_id, right_id, made;
   };
   Status flush();
+  Result<TokenId> unlisted_id(std::string_view text, uint32_t rank, const char* verb);
 
   const Vocabulary& vocabulary_;
   MergeTable table_;
   bool replace_;
+  std::vector<std::string>* unlisted_;
+  std::unordered_map<std::string, TokenId> unlisted_ids_;
   const std::string& where_;
   std::array<Item, kGroup> group_{};
   size_t count_ = 0;

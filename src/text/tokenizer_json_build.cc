@@ -158,7 +158,7 @@ class JsonBuilder {
   }
 
   Status add_merges(TokenizerModel& model) {
-    MergeReader reader(model.vocabulary, file_.merge_count, true, where_);
+    MergeReader reader(model.vocabulary, file_.merge_count, true, nullptr, where_);
     for (PackedTexts::Cursor cursor(file_.merges); !cursor.done();) {
       const std::string_view left = cursor.text(), right = cursor.text();
       PINHOLE_CHECK(reader.add(left, right));
