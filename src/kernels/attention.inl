@@ -27,6 +27,8 @@ constexpr int kRowVecs = 4, kKeyStep = 2;
 #endif
 constexpr int64_t kTileRows = kRowVecs * kLanes;
 constexpr int64_t kTiles = 4;
+// Keys of a block; 72 and 96 are no faster on a Sapphire Rapids (1024 x 1024 x 72, 512 x 512 x
+// 128).
 constexpr int64_t kKeyBlock = 48;
 constexpr float kMaskedScore = -1e30f;
 constexpr float kMaskedBelow = -5e29f;
@@ -72,7 +74,7 @@ template <KvType kv> PINHOLE_INLINE void decode_kv_row(const char* p, int64_t he
   if (kv == KvType::kQ8_0) {
     const BlockQ8_0* blocks = reinterpret_cast<const BlockQ8_0*>(p);
     for (int64_t b = 0; b < head_dim / 32; ++b) {
-      Vec d = v_set(f16_to_f32(blocks[b].d));
+      Vec d = v_set(f16_scalar(blocks[b].d));
       for (int i = 0; i < 32; i += kLanes) {
         v_store(y + b * 32 + i, v_mul(v_load_i8(blocks[b].qs + i), d));
       }

@@ -3,9 +3,23 @@
 namespace pinhole::kernels {
 namespace {
 
+// More rows than this fill the lanes of a tile well enough. Sums held in registers: kNarrowSums.
+#if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
+constexpr int64_t kNarrowRows = 8;
+constexpr int kNarrowSums = 16;
+#elif defined(PINHOLE_KERNEL_NEON)
 constexpr int64_t kNarrowRows = 4;
+constexpr int kNarrowSums = 16;
+#else
+constexpr int64_t kNarrowRows = 4;
+constexpr int kNarrowSums = 8;
+#endif
 constexpr int64_t kNarrowKeys = 64;
-constexpr int kNarrowVecs = 4; // vectors of head_dim whose outputs stay in registers
+
+// How many keys, or vectors of head_dim, go together for a number of rows: 1, 2 or 4.
+constexpr int narrow_step(int rows) {
+  return rows * 4 <= kNarrowSums ? 4 : rows * 2 <= kNarrowSums ? 2 : 1;
+}
 
 // Scratch: rows of Q scaled, outputs, scores [kNarrowRows, kNarrowKeys].
 PINHOLE_INLINE int64_t narrow_scratch_floats(int64_t head_dim) {
@@ -22,34 +36,57 @@ template <KvType kv> PINHOLE_INLINE Vec load_kv(const char* row, int64_t i, int6
     return count == kLanes ? v_load_f16(row + i * 2) : v_load_f16_n(row + i * 2, count);
   }
   const BlockQ8_0* block = reinterpret_cast<const BlockQ8_0*>(row) + i / 32;
-  return v_mul(v_load_i8(block->qs + i % 32), v_set(f16_to_f32(block->d)));
+  return v_mul(v_load_i8(block->qs + i % 32), v_set(f16_scalar(block->d)));
+}
+
+// scores[r][0, kKeys) = q[r] . k[j] for the rows of K from `k` on.
+template <KvType kv, int kRows, int kKeys>
+PINHOLE_INLINE void narrow_scores_of(const char* k, int64_t row_bytes, const float* q,
+                                     int64_t head_dim, float* scores) {
+  int64_t stride = pad_dim(head_dim);
+  Vec sum[kRows][kKeys];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kKeys; ++j)
+      sum[r][j] = v_zero();
+  }
+  for_lanes(head_dim, [&](int64_t i, int64_t count) {
+    Vec x[kKeys];
+#pragma GCC unroll 4
+    for (int j = 0; j < kKeys; ++j)
+      x[j] = load_kv<kv>(k + j * row_bytes, i, count);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      Vec y = v_load(q + r * stride + i); // zeros beyond head_dim
+#pragma GCC unroll 4
+      for (int j = 0; j < kKeys; ++j)
+        sum[r][j] = v_fma(x[j], y, sum[r][j]);
+    }
+  });
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    float* out = scores + r * kNarrowKeys;
+    if constexpr (kKeys == 4) {
+      v_reduce_add_4(sum[r][0], sum[r][1], sum[r][2], sum[r][3], out);
+    } else {
+#pragma GCC unroll 4
+      for (int j = 0; j < kKeys; ++j)
+        out[j] = v_reduce_add(sum[r][j]);
+    }
+  }
 }
 
 template <KvType kv, int kRows>
 PINHOLE_INLINE void narrow_scores(const char* k, int64_t row_bytes, int64_t num_keys,
                                   const float* q, int64_t head_dim, float* scores) {
-  int64_t stride = pad_dim(head_dim), whole = head_dim / kLanes * kLanes;
-  for (int64_t j = 0; j < num_keys; ++j, k += row_bytes) {
-    Vec sum[kRows];
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r)
-      sum[r] = v_zero();
-    for (int64_t i = 0; i < whole; i += kLanes) {
-      Vec x = load_kv<kv>(k, i, kLanes);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r)
-        sum[r] = v_fma(x, v_load(q + r * stride + i), sum[r]);
-    }
-    if (whole < head_dim) {
-      Vec x = load_kv<kv>(k, whole, head_dim - whole);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        sum[r] = v_fma(x, v_load_n(q + r * stride + whole, head_dim - whole), sum[r]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r)
-      scores[r * kNarrowKeys + j] = v_reduce_add(sum[r]);
+  constexpr int kStep = narrow_step(kRows);
+  int64_t j = 0;
+  for (; j + kStep <= num_keys; j += kStep) {
+    narrow_scores_of<kv, kRows, kStep>(k + j * row_bytes, row_bytes, q, head_dim, scores + j);
+  }
+  for (; j < num_keys; ++j) {
+    narrow_scores_of<kv, kRows, 1>(k + j * row_bytes, row_bytes, q, head_dim, scores + j);
   }
 }
 
@@ -60,7 +97,7 @@ PINHOLE_INLINE void narrow_values(const char* v, int64_t row_bytes, int64_t num_
                                   const float* p, const float* rescale, int64_t i, int64_t count,
                                   int64_t stride, float* out) {
   Vec sum[kRows][kVecs];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
     Vec factor = v_set(rescale[r]);
 #pragma GCC unroll 4
@@ -74,7 +111,7 @@ PINHOLE_INLINE void narrow_values(const char* v, int64_t row_bytes, int64_t num_
     for (int e = 0; e < kVecs; ++e) {
       x[e] = load_kv<kv>(v, i + e * kLanes, e + 1 == kVecs ? count : kLanes);
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       Vec weight = v_set(p[r * kNarrowKeys + j]);
 #pragma GCC unroll 4
@@ -82,7 +119,7 @@ PINHOLE_INLINE void narrow_values(const char* v, int64_t row_bytes, int64_t num_
         sum[r][e] = v_fma(weight, x[e], sum[r][e]);
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
     for (int e = 0; e < kVecs; ++e)
@@ -92,6 +129,7 @@ PINHOLE_INLINE void narrow_values(const char* v, int64_t row_bytes, int64_t num_
 
 template <KvType kv, int kRows>
 void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
+  constexpr int kVecs = narrow_step(kRows);
   int64_t head_dim = args.head_dim, stride = pad_dim(head_dim);
   float* q = static_cast<float*>(args.scratch);
   float* out = q + kNarrowRows * stride;
@@ -147,9 +185,9 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
       maximum[r] = now;
     }
     int64_t i = 0;
-    for (; i + kNarrowVecs * kLanes <= head_dim; i += kNarrowVecs * kLanes) {
-      narrow_values<kv, kRows, kNarrowVecs>(v, args.v_row_bytes, num_keys, scores, rescale, i,
-                                            kLanes, stride, out);
+    for (; i + kVecs * kLanes <= head_dim; i += kVecs * kLanes) {
+      narrow_values<kv, kRows, kVecs>(v, args.v_row_bytes, num_keys, scores, rescale, i, kLanes,
+                                      stride, out);
     }
     for (; i < head_dim; i += kLanes) {
       int64_t count = head_dim - i < kLanes ? head_dim - i : kLanes;
@@ -165,17 +203,13 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
   }
 }
 
-template <KvType kv> void attend_narrow(const AttentionArgs& args, const RowSpan& span) {
-  switch (span.num_rows) {
-  case 1:
-    return attend_narrow_rows<kv, 1>(args, span);
-  case 2:
-    return attend_narrow_rows<kv, 2>(args, span);
-  case 3:
-    return attend_narrow_rows<kv, 3>(args, span);
-  default:
-    return attend_narrow_rows<kv, 4>(args, span);
+template <KvType kv, int kRows = 1>
+void attend_narrow(const AttentionArgs& args, const RowSpan& span) {
+  if constexpr (kRows < kNarrowRows) {
+    if (span.num_rows > kRows)
+      return attend_narrow<kv, kRows + 1>(args, span);
   }
+  attend_narrow_rows<kv, kRows>(args, span);
 }
 
 } // namespace

@@ -63,7 +63,7 @@ template <> struct Decoder<FormatId::kQ8_0> {
   static void run(const void* src, float* dst, int64_t n) {
     const BlockQ8_0* blocks = static_cast<const BlockQ8_0*>(src);
     for (int64_t i = 0; i < n / 32; ++i, dst += 32) {
-      scale_bytes(blocks[i].qs, f16_to_f32(blocks[i].d), 32, dst);
+      scale_bytes(blocks[i].qs, f16_scalar(blocks[i].d), 32, dst);
     }
   }
 };
@@ -77,7 +77,7 @@ template <> struct Decoder<FormatId::kQ4_0> {
         q[j] = static_cast<int8_t>((blocks[i].qs[j] & 15) - 8);
         q[j + 16] = static_cast<int8_t>((blocks[i].qs[j] >> 4) - 8);
       }
-      scale_bytes(q, f16_to_f32(blocks[i].d), 32, dst);
+      scale_bytes(q, f16_scalar(blocks[i].d), 32, dst);
     }
   }
 };
@@ -110,7 +110,7 @@ template <> struct Decoder<FormatId::kQ4_K> {
     const BlockQ4K* blocks = static_cast<const BlockQ4K*>(src);
     for (int64_t i = 0; i < n / 256; ++i) {
       const BlockQ4K& b = blocks[i];
-      float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
+      float d = f16_scalar(b.d), dmin = f16_scalar(b.dmin);
       for (int g = 0; g < 8; g += 2, dst += 64) {
         decode_k_pair(b.scales, b.qs + g * 16, nullptr, g, d, dmin, dst);
       }
@@ -123,7 +123,7 @@ template <> struct Decoder<FormatId::kQ5_K> {
     const BlockQ5K* blocks = static_cast<const BlockQ5K*>(src);
     for (int64_t i = 0; i < n / 256; ++i) {
       const BlockQ5K& b = blocks[i];
-      float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
+      float d = f16_scalar(b.d), dmin = f16_scalar(b.dmin);
       for (int g = 0; g < 8; g += 2, dst += 64) {
         decode_k_pair(b.scales, b.qs + g * 16, b.qh, g, d, dmin, dst);
       }
@@ -136,7 +136,7 @@ template <> struct Decoder<FormatId::kQ6_K> {
     const BlockQ6K* blocks = static_cast<const BlockQ6K*>(src);
     for (int64_t i = 0; i < n / 256; ++i) {
       const BlockQ6K& b = blocks[i];
-      float d = f16_to_f32(b.d);
+      float d = f16_scalar(b.d);
       for (int half = 0; half < 2; ++half, dst += 128) {
         const uint8_t* ql = b.ql + half * 64;
         const uint8_t* qh = b.qh + half * 32;

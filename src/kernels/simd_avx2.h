@@ -34,6 +34,7 @@ PINHOLE_INLINE __m128i load16_n(const void* p, int64_t n) { // n 16-bit values, 
   memcpy(&x, p, static_cast<size_t>(n) * 2);
   return x;
 }
+PINHOLE_INLINE float f16_scalar(uint16_t h) { return _cvtsh_ss(h); }
 PINHOLE_INLINE Vec v_load_f16(const void* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
@@ -83,6 +84,10 @@ PINHOLE_INLINE float v_reduce_add(Vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+PINHOLE_INLINE void v_reduce_add_4(Vec a, Vec b, Vec c, Vec d, float* out) {
+  Vec s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 }
 PINHOLE_INLINE float v_reduce_max(Vec a) {
   __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

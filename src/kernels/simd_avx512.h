@@ -31,6 +31,7 @@ PINHOLE_INLINE void v_store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
 PINHOLE_INLINE void v_store_n(float* p, Vec x, int64_t n) {
   _mm512_mask_storeu_ps(p, v_tail(n), x);
 }
+PINHOLE_INLINE float f16_scalar(uint16_t h) { return _cvtsh_ss(h); }
 PINHOLE_INLINE Vec v_load_f16(const void* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
 }
@@ -77,6 +78,15 @@ PINHOLE_INLINE Vec v_copysign(Vec a, Vec sign) {
 PINHOLE_INLINE Mask v_lt(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 PINHOLE_INLINE Vec v_select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
 PINHOLE_INLINE float v_reduce_add(Vec a) { return _mm512_reduce_add_ps(a); }
+PINHOLE_INLINE void v_reduce_add_4(Vec a, Vec b, Vec c, Vec d, float* out) {
+  // Of each 128-bit part: a0+a2, b0+b2, a1+a3, b1+b3; then the sums of a, b, c, d.
+  __m512d ab = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+  __m512d cd = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+  Vec parts = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)),
+                            _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(parts), _mm512_extractf32x8_ps(parts, 1));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 PINHOLE_INLINE float v_reduce_max(Vec a) { return _mm512_reduce_max_ps(a); }
 PINHOLE_INLINE Vec v_round(Vec a) { // to nearest, ties to even
   return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -39,6 +39,9 @@ PINHOLE_INLINE uint8x8_t load16_n(const void* p, int64_t n) { // n 16-bit values
   memcpy(&x, p, static_cast<size_t>(n) * 2);
   return x;
 }
+PINHOLE_INLINE float f16_scalar(uint16_t h) {
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
+}
 PINHOLE_INLINE Vec v_load_f16(const void* p) {
   return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(static_cast<const uint8_t*>(p))));
 }
@@ -89,6 +92,9 @@ PINHOLE_INLINE Vec v_copysign(Vec a, Vec sign) {
 PINHOLE_INLINE Mask v_lt(Vec a, Vec b) { return vcltq_f32(a, b); }
 PINHOLE_INLINE Vec v_select(Mask m, Vec yes, Vec no) { return vbslq_f32(m, yes, no); }
 PINHOLE_INLINE float v_reduce_add(Vec a) { return vaddvq_f32(a); }
+PINHOLE_INLINE void v_reduce_add_4(Vec a, Vec b, Vec c, Vec d, float* out) {
+  v_store(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+}
 PINHOLE_INLINE float v_reduce_max(Vec a) { return vmaxvq_f32(a); }
 PINHOLE_INLINE Vec v_round(Vec a) { return vrndnq_f32(a); } // to nearest, ties to even
 // a * 2^n for integral n in [-252, 254]; results below the normal range round as they should.

@@ -34,6 +34,8 @@ PINHOLE_INLINE void v_store_n(float* p, Vec x, int64_t n) {
   if (n > 0)
     v_store(p, x);
 }
+// One f16, by the CPU's instruction where it has one.
+PINHOLE_INLINE float f16_scalar(uint16_t h) { return f16_to_f32(h); }
 PINHOLE_INLINE Vec v_load_f16(const void* p) {
   uint16_t h;
   memcpy(&h, p, 2);
@@ -70,6 +72,13 @@ PINHOLE_INLINE Vec v_copysign(Vec a, Vec sign) { return copysignf(a, sign); }
 PINHOLE_INLINE Mask v_lt(Vec a, Vec b) { return a < b; }
 PINHOLE_INLINE Vec v_select(Mask m, Vec yes, Vec no) { return m ? yes : no; }
 PINHOLE_INLINE float v_reduce_add(Vec a) { return a; }
+// out[0, 4) = the sums over the lanes of a, b, c and d.
+PINHOLE_INLINE void v_reduce_add_4(Vec a, Vec b, Vec c, Vec d, float* out) {
+  out[0] = a;
+  out[1] = b;
+  out[2] = c;
+  out[3] = d;
+}
 PINHOLE_INLINE float v_reduce_max(Vec a) { return a; }
 
 PINHOLE_INLINE Vec v_exp(Vec a) { return expf(a); }
