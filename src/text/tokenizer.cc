@@ -65,7 +65,7 @@ class TextEncoder {
     }
     flush_unknown();
     bpe_.merge(impl_.merges, symbols_);
-    if (impl_.unlisted.empty()) {
+    if (impl_.unlisted.count() == 0) {
       out_.insert(out_.end(), symbols_.begin(), symbols_.end());
       return;
     }
@@ -75,7 +75,7 @@ class TextEncoder {
         out_.push_back(id);
         continue;
       }
-      for (const char byte : impl_.unlisted[static_cast<size_t>(id - listed)]) {
+      for (const char byte : impl_.unlisted.text(id - listed)) {
         const TokenId single = impl_.vocabulary.find({&byte, 1});
         if (single != kNoToken)
           out_.push_back(single);
@@ -187,8 +187,10 @@ Status MergeReader::flush() {
       PINHOLE_TRY(item.right_id, unlisted_id(item.right, rank, "names"));
     }
     table_.prefetch(item.left_id, item.right_id);
-    item.made = made_ = vocabulary_.find_joined(item.left, item.right, made_ + 1);
-    if (item.made == kNoToken) {
+    item.made = vocabulary_.find_joined(item.left, item.right, made_ + 1);
+    if (item.made != kNoToken) {
+      made_ = item.made;
+    } else {
       const std::string text = std::string(item.left) + std::string(item.right);
       PINHOLE_TRY(item.made, unlisted_id(text, rank, "makes"));
     }
@@ -207,11 +209,12 @@ Result<TokenId> MergeReader::unlisted_id(std::string_view text, uint32_t rank, c
                             shown_text(text)),
                 where_);
   }
-  const auto next = static_cast<TokenId>(vocabulary_.size() + unlisted_->size());
-  const auto [place, is_new] = unlisted_ids_.try_emplace(std::string(text), next);
-  if (is_new)
-    unlisted_->emplace_back(text);
-  return place->second;
+  TokenId id = unlisted_->find(text);
+  if (id == kNoToken) {
+    id = static_cast<TokenId>(unlisted_->count());
+    PINHOLE_CHECK(unlisted_->append(id, text, TokenKind::kNormal, where_));
+  }
+  return id + static_cast<TokenId>(vocabulary_.size());
 }
 
 Result<MergeTable> MergeReader::finish() {

@@ -20,20 +20,21 @@ namespace pinhole {
 
 using TokenId = int32_t;
 
-// What a GGUF says about its tokenizer (tokenizer.ggml.*), in plain values: the caller reads the file.
+// What a GGUF says about its tokenizer (tokenizer.ggml.*), in plain values: the caller reads the
+// file.
 struct GgufTokenizerSpec {
-  std::string model;                        // "gpt2" (byte-level BPE) or "llama" (SentencePiece)
-  std::string pre;                          // "qwen2", "llama-bpe", "gpt-2", …; empty for "llama"
-  std::vector<std::string_view> tokens;     // by id
-  std::vector<int32_t> token_types;         // 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
-  std::vector<float> scores;                // "llama" only
-  std::vector<std::string_view> merges;     // "left right"
+  std::string model;                    // "gpt2" (byte-level BPE) or "llama" (SentencePiece)
+  std::string pre;                      // "qwen2", "llama-bpe", "gpt-2", …; empty for "llama"
+  std::vector<std::string_view> tokens; // by id
+  std::vector<int32_t> token_types; // 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
+  std::vector<float> scores;        // "llama" only
+  std::vector<std::string_view> merges; // "left right"
   std::optional<TokenId> bos, eos, unknown, padding;
   std::optional<bool> add_bos, add_eos, add_space_prefix;
 };
 
 class Tokenizer {
-public:
+ public:
   static Result<Tokenizer> from_gguf(const GgufTokenizerSpec& spec, const std::string& where);
   // The texts of tokenizer.json and, when there is one, tokenizer_config.json.
   static Result<Tokenizer> from_json(std::string_view tokenizer_json, const Json& tokenizer_config,
@@ -44,9 +45,10 @@ public:
   ~Tokenizer();
 
   // parse_special: special tokens written in the text ("<|im_start|>") become their ids; otherwise
-  // they are ordinary text (what users type must not forge a turn). add_bos: prepend BOS (append EOS)
-  // where the tokenizer's own settings say so.
-  std::vector<TokenId> encode(std::string_view text, bool parse_special, bool add_bos = false) const;
+  // they are ordinary text (what users type must not forge a turn). add_bos: prepend BOS (append
+  // EOS) where the tokenizer's own settings say so.
+  std::vector<TokenId> encode(std::string_view text, bool parse_special,
+                              bool add_bos = false) const;
 
   // The bytes that a token stands for; empty for an id outside the vocabulary. Special tokens give
   // their text.
@@ -60,7 +62,7 @@ public:
   std::optional<TokenId> eos() const;
   bool adds_bos() const;
 
-private:
+ private:
   struct Impl;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
@@ -68,12 +70,12 @@ private:
 
 // Turns ids into text as they come, holding back bytes until they are whole UTF-8 characters.
 class StreamDecoder {
-public:
+ public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
   std::string push(TokenId id); // text that is now complete; special tokens give nothing
   std::string finish();         // what was held back, invalid bytes as U+FFFD
 
-private:
+ private:
   const Tokenizer* tokenizer_;
   std::string pending_;
   bool at_start_ = true; // SentencePiece: the first space is not part of the text

@@ -85,7 +85,7 @@ class GgufBuilder {
     const size_t count = spec_.tokens.size();
     if (count == 0)
       return invalid("tokenizer.ggml.tokens is empty");
-    if (count > INT32_MAX)
+    if (count > INT32_MAX / 4)
       return invalid(fmt::format("{} tokens are too many", count));
     if (!spec_.token_types.empty() && spec_.token_types.size() != count) {
       return invalid(fmt::format("tokenizer.ggml.token_type has {} entries, expected {}",
@@ -221,8 +221,8 @@ class GgufBuilder {
   }
 
   Status add_merges(TokenizerModel& model) const {
-    if (spec_.merges.size() > UINT32_MAX / 2)
-      return invalid("too many merges");
+    if (spec_.merges.size() > INT32_MAX / 8)
+      return invalid(fmt::format("{} merges are too many", spec_.merges.size()));
     MergeReader reader(model.vocabulary, spec_.merges.size(), false, &model.unlisted, where_);
     for (size_t i = 0; i < spec_.merges.size(); ++i) {
       const std::string_view merge = spec_.merges[i];

@@ -12,7 +12,6 @@
 #include <array>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 namespace pinhole {
@@ -31,7 +30,7 @@ struct TokenizerModel {
   MergeTable merges; // kBpe
   // kBpe: texts that merges make on their way although no token has them; their ids follow the
   // vocabulary's. One that is left over is spelled byte by byte, as llama.cpp does.
-  std::vector<std::string> unlisted;
+  Vocabulary unlisted;
   std::vector<float> scores;  // kSpm, by id
   bool ignore_merges = false; // a word that is a token is that token
   bool byte_fallback = false; // what no token spells becomes byte tokens
@@ -65,8 +64,8 @@ class MergeReader {
  public:
   // `replace`: of a pair that is listed twice the later rank counts, else the first. `unlisted`:
   // takes texts that are not in the vocabulary; null makes them an error.
-  MergeReader(const Vocabulary& vocabulary, size_t merges, bool replace,
-              std::vector<std::string>* unlisted, const std::string& where)
+  MergeReader(const Vocabulary& vocabulary, size_t merges, bool replace, Vocabulary* unlisted,
+              const std::string& where)
       : vocabulary_(vocabulary), table_(merges), replace_(replace), unlisted_(unlisted),
         where_(where) {}
 
@@ -88,8 +87,7 @@ class MergeReader {
   const Vocabulary& vocabulary_;
   MergeTable table_;
   bool replace_;
-  std::vector<std::string>* unlisted_;
-  std::unordered_map<std::string, TokenId> unlisted_ids_;
+  Vocabulary* unlisted_;
   const std::string& where_;
   std::array<Item, kGroup> group_{};
   size_t count_ = 0;
