@@ -25,6 +25,11 @@ constexpr int64_t kBlockBytes[] = {
 #undef PINHOLE_FORMAT
 };
 
+// Kernels walk a row in steps of 32 elements and pieces of 256: a block fits whole into those.
+constexpr bool fits_kernels(int64_t block_elements) {
+  return block_elements == 1 || (block_elements % 32 == 0 && 256 % block_elements == 0);
+}
+
 // BlockOf<FormatId::kX>::Type is the struct of format X.
 template <FormatId id> struct BlockOf;
 
@@ -33,4 +38,5 @@ template <FormatId id> struct BlockOf;
 #define PINHOLE_BLOCK(format, struct_type)                                                         \
   static_assert(sizeof(struct_type) == kBlockBytes[static_cast<int>(FormatId::format)]);           \
   static_assert(alignof(struct_type) == 1);                                                        \
+  static_assert(fits_kernels(kBlockElements[static_cast<int>(FormatId::format)]));                 \
   template <> struct BlockOf<FormatId::format> { using Type = struct_type; };
