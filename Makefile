@@ -1,7 +1,7 @@
 # Front door: what a person types. CMake does the work; presets are in CMakePresets.json.
 JOBS ?= $(shell nproc)
 PICTURE ?= docs/images/example.png
-QUESTION ?= Which number is the Search button? Reply with ONLY the number.
+QUESTION ?= Which number is the My account button? Reply with ONLY the number.
 SECONDS ?= 60
 
 .PHONY: help setup build run test dev tsan fuzz bench format clean
