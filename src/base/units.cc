@@ -1,5 +1,6 @@
 #include "base/units.h"
 
+#include <cmath>
 #include <fmt/format.h>
 
 namespace pinhole {
@@ -8,7 +9,8 @@ std::string format_bytes(uint64_t bytes) {
   static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   double value = static_cast<double>(bytes);
   size_t unit = 0;
-  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
+  // 1023.995 would be shown as 1024.00: the next unit's 1.00.
+  while (value >= (unit == 0 ? 1024 : 1023.995) && unit + 1 < std::size(kUnits)) {
     value /= 1024;
     ++unit;
   }
@@ -24,11 +26,12 @@ std::string format_count(uint64_t count) {
 }
 
 std::string format_millis(double millis) {
-  if (millis < 1000)
+  // Each unit ends where its own rounding would reach the next one.
+  if (millis < 999.5)
     return fmt::format("{:.0f} ms", millis);
-  if (millis < 60000)
+  if (millis < 59950)
     return fmt::format("{:.1f} s", millis / 1000);
-  const auto seconds = static_cast<int64_t>(millis / 1000);
+  const int64_t seconds = std::llround(millis / 1000);
   return fmt::format("{} min {:02} s", seconds / 60, seconds % 60);
 }
 

@@ -173,7 +173,9 @@ Result<TextConfig> text_config_from_hf(const ModelFile& file) {
   PINHOLE_TRY(config.tie_word_embeddings,
               json_bool_or(text, "tie_word_embeddings", outer_tie, where));
 
-  PINHOLE_TRY(config.num_experts, read.integer_or("num_experts", 0, 0, kMaxCount));
+  // transformers 5 writes num_local_experts, the hub's configs have num_experts.
+  PINHOLE_TRY(config.num_experts, read.integer_or("num_local_experts", 0, 0, kMaxCount));
+  PINHOLE_TRY(config.num_experts, read.integer_or("num_experts", config.num_experts, 0, kMaxCount));
   if (config.num_experts > 0) {
     PINHOLE_TRY(config.num_experts_per_tok, read.integer("num_experts_per_tok", 1, kMaxCount));
     PINHOLE_TRY(config.moe_intermediate_size, read.integer("moe_intermediate_size", 1, kMaxWidth));
