@@ -50,7 +50,7 @@ Done Interpreter::step(uint64_t count) {
 
 Done Interpreter::need(uint64_t bytes) {
   if (heap_.has_room(bytes))
-    return step(bytes / 256);
+    return {};
   return fail(fmt::format("the template makes more than {} bytes", limits_.max_bytes),
               ErrorCode::kTooLarge);
 }

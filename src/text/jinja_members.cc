@@ -185,6 +185,7 @@ Outcome<Value> slice_text(Interpreter& in, const Value& value, const Slice& slic
     return Value::string(text.substr(begin, size), value.is_safe());
   }
   JINJA_CHECK(in.need(text.size() * sizeof(size_t)));
+  JINJA_CHECK(in.work(text.size() * sizeof(size_t)));
   std::vector<size_t> starts;
   starts.reserve(text.size());
   for (size_t at = 0; at < text.size(); at += code_point_at(text, at).size_bytes) {
