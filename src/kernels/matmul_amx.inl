@@ -5,6 +5,7 @@
 // A strip of W, one chunk of k at a time, is decoded into L2 and used for every panel of x; panels
 // come from L3, so the strip is as tall as L2 allows: strip rows * 2 operations for each byte of x.
 
+#include "kernels/amx_tiles.inl"
 #include "kernels/matmul_amx_unpack.inl"
 
 namespace pinhole::kernels {
@@ -15,53 +16,6 @@ constexpr int64_t kAmxChunk = 2048;         // elements of k
 constexpr int64_t kAmxStripBytes = 1 << 20; // half of a 2 MiB L2
 
 PINHOLE_INLINE int64_t amx_steps(int64_t k) { return (k + 31) / 32; }
-
-struct alignas(64) TileConfig {
-  uint8_t palette, start_row;
-  uint8_t reserved[14];
-  uint16_t row_bytes[16];
-  uint8_t rows[16];
-};
-
-PINHOLE_INLINE void amx_configure() { // 8 tiles of 16 rows of 64 bytes
-  TileConfig config = {};
-  config.palette = 1;
-  for (int i = 0; i < 8; ++i) {
-    config.row_bytes[i] = 64;
-    config.rows[i] = 16;
-  }
-  // The whole struct is an operand: its stores must not be dropped.
-  asm volatile("ldtilecfg %0" ::"m"(config));
-}
-
-PINHOLE_INLINE void amx_release() { asm volatile("tilerelease" ::); }
-
-// Rows r[0..16) of 16 32-bit elements, transposed in place.
-PINHOLE_INLINE void transpose_16(__m512i* r) {
-  __m512i t[16];
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    __m512i b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    __m512i c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]);
-    __m512i d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
-    t[i] = _mm512_unpacklo_epi64(a, c);
-    t[i + 1] = _mm512_unpackhi_epi64(a, c);
-    t[i + 2] = _mm512_unpacklo_epi64(b, d);
-    t[i + 3] = _mm512_unpackhi_epi64(b, d);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) { // column 4 * lane + j of four rows, in 128-bit lane `lane`
-    __m512i a = _mm512_shuffle_i32x4(t[j], t[4 + j], 0x88);
-    __m512i b = _mm512_shuffle_i32x4(t[j], t[4 + j], 0xdd);
-    __m512i c = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0x88);
-    __m512i d = _mm512_shuffle_i32x4(t[8 + j], t[12 + j], 0xdd);
-    r[j] = _mm512_shuffle_i32x4(a, c, 0x88);
-    r[8 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
-    r[4 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
-    r[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
-  }
-}
 
 int64_t amx_x_bytes(int64_t m, int64_t k) {
   return round_up_to(m, kAmxBlock) / kAmxBlock * amx_steps(k) * kAmxStep;
@@ -181,6 +135,7 @@ struct AmxBlock {
 template <bool two>
 PINHOLE_INLINE void amx_block(const MatmulArgs& args, AmxBlock block, const AmxPending& from,
                               AmxPending& to) {
+  amx_fence();
   _tile_zero(0);
   _tile_zero(1);
   if (two) {

@@ -7,10 +7,6 @@ namespace {
 
 constexpr int64_t kAmxStep = 2048; // bytes of 32 rows by 32 elements of bf16: two tiles
 
-PINHOLE_INLINE __m512i to_bf16(__m512 low, __m512 high) { // to nearest even
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-}
-
 PINHOLE_INLINE __m512 lane_numbers() {
   return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
