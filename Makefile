@@ -25,7 +25,7 @@ build: setup
 	@cmake --build --preset release -j $(JOBS)
 
 run: build
-	@build/release/pinhole ask -i "$(PICTURE)" "$(QUESTION)"
+	build/release/pinhole ask -i "$(PICTURE)" "$(QUESTION)"
 
 test: setup
 	@cmake --preset release -DPINHOLE_TESTS=ON >/dev/null
