@@ -20,7 +20,7 @@ uint64_t pair_key(TokenId left, TokenId right) {
 
 } // namespace
 
-MergeTable::MergeTable(size_t merges) : slots_(merges + merges / 2 + 8), seed_(hash_seed()) {}
+MergeTable::MergeTable(size_t merges) : slots_(merges + merges / 4 + 8), seed_(hash_seed()) {}
 
 MergeTable::Slot& MergeTable::place(std::vector<Slot>& slots, uint64_t pair) const {
   const uint64_t hash =
@@ -33,7 +33,7 @@ MergeTable::Slot& MergeTable::place(std::vector<Slot>& slots, uint64_t pair) con
 }
 
 void MergeTable::add(TokenId left, TokenId right, Merge merge, bool replace) {
-  if (4 * (count_ + 1) > 3 * slots_.size()) {
+  if (8 * (count_ + 1) > 7 * slots_.size()) {
     std::vector<Slot> larger(slots_.size() + slots_.size() / 2 + 8);
     for (const Slot& slot : slots_) {
       if (slot.pair != UINT64_MAX)

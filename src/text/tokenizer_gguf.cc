@@ -13,6 +13,7 @@ namespace pinhole {
 
 namespace {
 
+constexpr size_t kGroup = 4096;               // tokens added at once
 constexpr std::string_view kSpace = "\u2581"; // how SentencePiece spells a space
 
 // Texts that are control tokens whatever their type says: old conversions mark some of them as
@@ -112,23 +113,30 @@ class GgufBuilder {
       return invalid(fmt::format("{} bytes of tokens are too many", bytes));
     std::string arena;
     arena.reserve(bytes + bytes / 2); // the pieces follow
-    std::vector<Vocabulary::Entry> entries;
-    entries.reserve(spec_.tokens.size());
-    for (size_t i = 0; i < spec_.tokens.size(); ++i) {
-      TokenKind kind = TokenKind::kNormal;
-      if (!spec_.token_types.empty()) {
-        const int32_t type = spec_.token_types[i];
-        kind = type >= 1 && type <= 6 ? static_cast<TokenKind>(type) : TokenKind::kUnused;
-      }
-      const std::string_view text = spec_.tokens[i];
-      if (looks_like_control(text))
-        kind = TokenKind::kControl;
-      entries.push_back({static_cast<uint32_t>(arena.size()), static_cast<uint32_t>(text.size()),
-                         static_cast<TokenId>(i), kind});
+    for (const std::string_view text : spec_.tokens)
       arena += text;
+    vocabulary = Vocabulary(spec_.tokens.size(), spec_.tokens.size(), std::move(arena));
+    std::vector<Vocabulary::Entry> group;
+    uint32_t offset = 0;
+    for (size_t i = 0; i < spec_.tokens.size(); ++i) {
+      const auto length = static_cast<uint32_t>(spec_.tokens[i].size());
+      group.push_back({offset, length, static_cast<TokenId>(i), kind_of(i)});
+      offset += length;
+      if (group.size() == kGroup || i + 1 == spec_.tokens.size()) {
+        PINHOLE_CHECK(vocabulary.add_all(group, where_));
+        group.clear();
+      }
     }
-    vocabulary = Vocabulary(entries.size(), entries.size(), std::move(arena));
-    return vocabulary.add_all(entries, where_);
+    return {};
+  }
+
+  TokenKind kind_of(size_t i) const {
+    if (looks_like_control(spec_.tokens[i]))
+      return TokenKind::kControl;
+    if (spec_.token_types.empty())
+      return TokenKind::kNormal;
+    const int32_t type = spec_.token_types[i];
+    return type >= 1 && type <= 6 ? static_cast<TokenKind>(type) : TokenKind::kUnused;
   }
 
   // An id of the metadata: checked when given, else SentencePiece's usual one if it is of that

@@ -357,7 +357,7 @@ uint32_t PackedTexts::Cursor::number() {
 
 std::string_view PackedTexts::Cursor::text() {
   const uint32_t length = number();
-  const std::string_view text = std::string_view(bytes_).substr(at_, length);
+  const std::string_view text = bytes_.substr(at_, length);
   at_ += length;
   return text;
 }
@@ -384,6 +384,7 @@ Result<TokenizerFile> read_tokenizer_json(std::string_view text, const std::stri
   if (!Json::sax_parse(text.data(), text.data() + text.size(), &reader)) {
     return tl::unexpected<Error>(reader.error());
   }
+  file.merges.shrink();
   return file;
 }
 

@@ -24,16 +24,18 @@ class PackedTexts {
 
   class Cursor {
    public:
-    explicit Cursor(const PackedTexts& texts) : bytes_(texts.bytes_) {}
+    explicit Cursor(std::string_view bytes) : bytes_(bytes) {}
     bool done() const { return at_ == bytes_.size(); }
     uint32_t number();
     std::string_view text();              // a view into the packed bytes
     size_t offset() const { return at_; } // after text(): its end
 
    private:
-    const std::string& bytes_;
+    std::string_view bytes_;
     size_t at_ = 0;
   };
+  void shrink() { bytes_.shrink_to_fit(); }
+  std::string_view bytes() const { return bytes_; }
   std::string take() { return std::move(bytes_); }
 
  private:

@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kMaxTemplateTokens = 16;
 constexpr int kMaxDepth = 16;
+constexpr size_t kGroup = 4096; // tokens added at once
 
 // What the "decoder" does to the text of each token and to the whole.
 struct Decoder {
@@ -133,7 +134,7 @@ class JsonBuilder {
     // The packed vocabulary becomes the arena, so that the texts are not copied once more.
     PackedTexts packed = std::move(file_.vocabulary);
     uint64_t size = 0;
-    for (PackedTexts::Cursor cursor(packed); !cursor.done();) {
+    for (PackedTexts::Cursor cursor(packed.bytes()); !cursor.done();) {
       const std::string_view text = cursor.text();
       const uint32_t id = cursor.number();
       PINHOLE_CHECK(check(id, text));
@@ -143,23 +144,28 @@ class JsonBuilder {
       PINHOLE_CHECK(check(token.id, token.content));
       size = std::max(size, static_cast<uint64_t>(token.id) + 1);
     }
-    std::vector<Vocabulary::Entry> entries;
-    entries.reserve(file_.vocabulary_count);
-    for (PackedTexts::Cursor cursor(packed); !cursor.done();) {
+    vocabulary_size_ = size;
+    std::string arena = packed.take();
+    arena.reserve(arena.size() + arena.size() / 2); // the pieces follow
+    model.vocabulary = Vocabulary(size, count, std::move(arena));
+    std::vector<Vocabulary::Entry> group;
+    for (PackedTexts::Cursor cursor(model.vocabulary.arena()); !cursor.done();) {
       const size_t length = cursor.text().size();
       const size_t end = cursor.offset();
       const auto id = static_cast<TokenId>(cursor.number());
-      entries.push_back({static_cast<uint32_t>(end - length), static_cast<uint32_t>(length), id,
-                         TokenKind::kNormal});
+      group.push_back({static_cast<uint32_t>(end - length), static_cast<uint32_t>(length), id,
+                       TokenKind::kNormal});
+      if (group.size() == kGroup || cursor.done()) {
+        PINHOLE_CHECK(model.vocabulary.add_all(group, where_));
+        group.clear();
+      }
     }
-    vocabulary_size_ = size;
-    model.vocabulary = Vocabulary(size, count, packed.take());
-    return model.vocabulary.add_all(entries, where_);
+    return {};
   }
 
   Status add_merges(TokenizerModel& model) {
     MergeReader reader(model.vocabulary, file_.merge_count, true, nullptr, where_);
-    for (PackedTexts::Cursor cursor(file_.merges); !cursor.done();) {
+    for (PackedTexts::Cursor cursor(file_.merges.bytes()); !cursor.done();) {
       const std::string_view left = cursor.text(), right = cursor.text();
       PINHOLE_CHECK(reader.add(left, right));
     }

@@ -33,10 +33,10 @@ uint64_t hash_seed() {
 
 Vocabulary::Vocabulary(size_t size, size_t tokens, std::string arena)
     : arena_(std::move(arena)), tokens_(size), kinds_(size, TokenKind::kAbsent),
-      slots_(tokens + tokens / 2 + 8), seed_(hash_seed()) {}
+      slots_(tokens + tokens / 4 + 8), seed_(hash_seed()) {}
 
 Status Vocabulary::add(const Entry& entry, const std::string& where) {
-  return add(entry, prefetch(view({entry.offset, entry.length})), where);
+  return add(entry, prefetch(view(entry.offset, entry.length)), where);
 }
 
 Status Vocabulary::add_all(std::span<const Entry> entries, const std::string& where) {
@@ -44,7 +44,7 @@ Status Vocabulary::add_all(std::span<const Entry> entries, const std::string& wh
   constexpr size_t kAhead = 16;
   uint64_t hashes[kAhead];
   const auto hash = [&](size_t i) {
-    hashes[i % kAhead] = prefetch(view({entries[i].offset, entries[i].length}));
+    hashes[i % kAhead] = prefetch(view(entries[i].offset, entries[i].length));
   };
   for (size_t i = 0; i < std::min(kAhead, entries.size()); ++i)
     hash(i);
@@ -57,10 +57,16 @@ Status Vocabulary::add_all(std::span<const Entry> entries, const std::string& wh
 }
 
 Status Vocabulary::add(const Entry& entry, uint64_t hash, const std::string& where) {
-  const Span span{entry.offset, entry.length};
+  const std::string_view text = view(entry.offset, entry.length);
   const TokenId id = entry.id;
   if (id < 0) {
     return fail(ErrorCode::kInvalidInput, fmt::format("token id {} is negative", id), where);
+  }
+  if (text.size() > kMaxTextBytes) {
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("token {} has {} bytes, at most {} are supported", id, text.size(),
+                            kMaxTextBytes),
+                where);
   }
   const auto index = static_cast<size_t>(id);
   if (index >= tokens_.size()) {
@@ -69,22 +75,22 @@ Status Vocabulary::add(const Entry& entry, uint64_t hash, const std::string& whe
   }
   if (kinds_[index] != TokenKind::kAbsent) {
     return fail(ErrorCode::kInvalidInput,
-                fmt::format("token id {} is given to '{}' and to '{}'", id, shown_text(text(id)),
-                            shown_text(view(span))),
+                fmt::format("token id {} is given to '{}' and to '{}'", id,
+                            shown_text(this->text(id)), shown_text(text)),
                 where);
   }
-  if (span.length != 0) {
-    const TokenId other = insert(id, view(span), hash);
+  if (!text.empty()) {
+    const TokenId other = insert(id, text, hash);
     if (other != id) {
-      return fail(
-          ErrorCode::kInvalidInput,
-          fmt::format("token '{}' has two ids, {} and {}", shown_text(view(span)), other, id),
-          where);
+      return fail(ErrorCode::kInvalidInput,
+                  fmt::format("token '{}' has two ids, {} and {}", shown_text(text), other, id),
+                  where);
     }
   }
-  tokens_[index] = {span, span};
+  const auto length = static_cast<uint16_t>(text.size());
+  tokens_[index] = {entry.offset, entry.offset, length, length};
   kinds_[index] = entry.kind;
-  max_text_bytes_ = std::max<size_t>(max_text_bytes_, span.length);
+  max_text_bytes_ = std::max(max_text_bytes_, text.size());
   ++count_;
   return {};
 }
@@ -100,7 +106,7 @@ Status Vocabulary::append(TokenId id, std::string_view text, TokenKind kind,
 }
 
 TokenId Vocabulary::insert(TokenId id, std::string_view text, uint64_t hash) {
-  if (4 * (count_ + 1) > 3 * slots_.size())
+  if (8 * (count_ + 1) > 7 * slots_.size())
     grow();
   const auto capacity = static_cast<uint32_t>(slots_.size());
   const auto tag = static_cast<uint32_t>(hash);
@@ -171,12 +177,16 @@ TokenId Vocabulary::find_joined(std::string_view left, std::string_view right,
 
 void Vocabulary::set_piece(TokenId id, std::string_view piece) {
   Token& token = tokens_[static_cast<size_t>(id)];
-  if (piece == view(token.text)) {
+  if (piece == text(id)) {
     token.piece = token.text;
+    token.piece_bytes = token.text_bytes;
     return;
   }
-  token.piece = {static_cast<uint32_t>(arena_.size()), static_cast<uint32_t>(piece.size())};
-  arena_ += piece;
+  if (arena_.size() > UINT32_MAX - kMaxTextBytes)
+    piece = {}; // add() has bounded the texts, so that this takes 4 GiB of replaced ones
+  token.piece = static_cast<uint32_t>(arena_.size());
+  token.piece_bytes = static_cast<uint16_t>(std::min(piece.size(), kMaxTextBytes));
+  arena_.append(piece, 0, token.piece_bytes);
 }
 
 } // namespace pinhole

@@ -44,7 +44,9 @@ class Vocabulary {
     TokenId id;
     TokenKind kind;
   };
-  // An id or a text that is already there is an error; an empty text is kept but cannot be found.
+  // An id or a text that is already there is an error, and so is a text above kMaxTextBytes; an
+  // empty text is kept but cannot be found.
+  static constexpr size_t kMaxTextBytes = UINT16_MAX;
   Status add(const Entry& entry, const std::string& where);
   Status add_all(std::span<const Entry> entries, const std::string& where);
   // The same for a text that is not in the arena yet.
@@ -68,26 +70,32 @@ class Vocabulary {
   }
   TokenKind kind(TokenId id) const { return kinds_[static_cast<size_t>(id)]; }
   void set_kind(TokenId id, TokenKind kind) { kinds_[static_cast<size_t>(id)] = kind; }
-  std::string_view text(TokenId id) const { return view(tokens_[static_cast<size_t>(id)].text); }
-  std::string_view piece(TokenId id) const { return view(tokens_[static_cast<size_t>(id)].piece); }
+  std::string_view text(TokenId id) const {
+    const Token& token = tokens_[static_cast<size_t>(id)];
+    return view(token.text, token.text_bytes);
+  }
+  std::string_view piece(TokenId id) const {
+    const Token& token = tokens_[static_cast<size_t>(id)];
+    return view(token.piece, token.piece_bytes);
+  }
 
-  // A piece equals the text until it is set.
+  std::string_view arena() const { return arena_; }
+
+  // A piece equals the text until it is set; it is cut to kMaxTextBytes.
   void set_piece(TokenId id, std::string_view piece);
-  // Room for `bytes` more of pieces, so that setting them does not move the arena again and again.
-  void reserve(size_t bytes) { arena_.reserve(arena_.size() + bytes); }
 
  private:
-  struct Span {
-    uint32_t offset = 0, length = 0;
-  };
-  struct Token {
-    Span text, piece;
+  struct Token {                  // 12 bytes: there are many
+    uint32_t text = 0, piece = 0; // offsets in the arena
+    uint16_t text_bytes = 0, piece_bytes = 0;
   };
   struct Slot {
     uint32_t tag = 0;
     TokenId id = kNoToken;
   };
-  std::string_view view(Span span) const { return {arena_.data() + span.offset, span.length}; }
+  std::string_view view(uint32_t offset, uint32_t length) const {
+    return {arena_.data() + offset, length};
+  }
 
   // Inserts, or returns the id that has this text already.
   TokenId insert(TokenId id, std::string_view text, uint64_t hash);
