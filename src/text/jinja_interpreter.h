@@ -85,8 +85,8 @@ class Interpreter {
 
   // Bounds.
   Done step(uint64_t count = 1);
-  Done work(uint64_t bytes) { return step(1 + bytes / 256); } // scanning or copying text
-  Done need(uint64_t bytes);                                  // before a large allocation
+  Done work(uint64_t bytes) { return step(1 + bytes / 64); } // scanning or copying text
+  Done need(uint64_t bytes);                                 // before a large allocation
 
   // Making values.
   Outcome<Value> string(std::string text, bool safe = false);

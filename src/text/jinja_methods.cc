@@ -44,7 +44,7 @@ Outcome<Value> list_insert(Interpreter& in, const Value& self, Arguments& argume
   auto& items = items_of(self);
   JINJA_TRY(const int64_t at, clipped(in, args[0], 0, static_cast<int64_t>(items.size())));
   JINJA_CHECK(in.need(2 * sizeof(Value)));
-  JINJA_CHECK(in.step(1 + items.size() / 16));
+  JINJA_CHECK(in.step(1 + items.size() / 4));
   in.heap().take(2 * sizeof(Value));
   items.insert(items.begin() + at, *args[1]);
   return Value::none();
@@ -61,7 +61,7 @@ Outcome<Value> list_pop(Interpreter& in, const Value& self, Arguments& arguments
     index += size;
   if (index < 0 || index >= size)
     return in.fail("pop index out of range");
-  JINJA_CHECK(in.step(1 + items.size() / 16));
+  JINJA_CHECK(in.step(1 + items.size() / 4));
   const Value out = items[static_cast<size_t>(index)];
   items.erase(items.begin() + index);
   return out;
