@@ -173,8 +173,8 @@ void decoder_layer(Graph& g, WeightTable& w, const TextConfig& c, const DecoderO
 void text_head(Graph& g, WeightTable& w, const TextConfig& c, ValueId x, ValueId output_rows) {
   const WeightId norm = w.vector("norm", c.hidden_size);
   // Some files keep lm_head although the embeddings are tied; the tie is what counts.
-  const bool tied = c.tie_word_embeddings || !w.has("lm_head");
-  const WeightId head = w.matrix(tied ? "embed_tokens" : "lm_head", c.vocab_size, c.hidden_size);
+  const WeightId head =
+      w.matrix(c.tie_word_embeddings ? "embed_tokens" : "lm_head", c.vocab_size, c.hidden_size);
   if (!w.status())
     return;
   g.begin_block(-1);
@@ -196,7 +196,7 @@ void vision_attention(Graph& g, WeightTable& w, const VisionAttention& spec, int
                       ValueId normed) {
   const int64_t n = spec.hidden_size;
   std::vector<MatmulPart> parts;
-  if (w.has("blocks.{}.attn.qkv", layer)) {
+  if (w.has("blocks.{}.attn.qkv", layer) || !w.has("blocks.{}.attn.q", layer)) {
     parts = {{w.matrix("blocks.{}.attn.qkv", 3 * n, n, layer),
               w.bias("blocks.{}.attn.qkv", 3 * n, layer)}};
   } else {

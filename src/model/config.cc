@@ -172,6 +172,12 @@ Result<TextConfig> text_config_from_hf(const ModelFile& file) {
   PINHOLE_TRY(const bool outer_tie, json_bool_or(whole, "tie_word_embeddings", false, where));
   PINHOLE_TRY(config.tie_word_embeddings,
               json_bool_or(text, "tie_word_embeddings", outer_tie, where));
+  // The whole and its text part may disagree; then the file decides.
+  if (config.tie_word_embeddings != outer_tie) {
+    config.tie_word_embeddings =
+        std::none_of(file.tensors().begin(), file.tensors().end(),
+                     [](const Tensor& tensor) { return tensor.name.ends_with("lm_head.weight"); });
+  }
 
   // transformers 5 writes num_local_experts, the hub's configs have num_experts.
   PINHOLE_TRY(config.num_experts, read.integer_or("num_local_experts", 0, 0, kMaxCount));
