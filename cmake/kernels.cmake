@@ -5,6 +5,16 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS src/kernels/isa.d
 file(GLOB kernel_sources CONFIGURE_DEPENDS src/kernels/*.cc)
 list(FILTER kernel_sources EXCLUDE REGEX "/isa_[a-z0-9_]*\\.cc$")
 file(STRINGS src/kernels/isa.def isa_rows REGEX "^PINHOLE_ISA\\(")
+# Debug presets still optimise kernels: a golden test should take seconds. Sanitizers get less, as
+# instrumented and unrolled loops take minutes to compile.
+set(kernel_options -O3)
+if(PINHOLE_SANITIZE)
+  set(kernel_options -O1)
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 warns inside its own AVX-512 intrinsics (their undefined operands): GCC PR 105593.
+  list(APPEND kernel_options -Wno-maybe-uninitialized -Wno-uninitialized)
+endif()
 set(isa_definitions "")
 foreach(row IN LISTS isa_rows)
   string(REGEX MATCH "\\(([a-z0-9_]+), \"([^\"]*)\", [^\"]*, \"([^\"]*)\"\\)" matched "${row}")
@@ -18,10 +28,8 @@ foreach(row IN LISTS isa_rows)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(${arch})$"
      AND (NOT PINHOLE_ISA_LIST OR isa STREQUAL "scalar" OR isa IN_LIST PINHOLE_ISA_LIST))
     set(have 1)
-    # GCC 12 warns inside its own AVX-512 intrinsics (their undefined operands): PR 105593.
-    # Debug presets still optimise kernels: a golden test should take seconds.
     set_source_files_properties(src/kernels/isa_${isa}.cc PROPERTIES
-      COMPILE_OPTIONS "${isa_flags};-O3;-Wno-maybe-uninitialized;-Wno-uninitialized")
+      COMPILE_OPTIONS "${isa_flags};${kernel_options}")
     list(APPEND kernel_sources src/kernels/isa_${isa}.cc)
   endif()
   list(APPEND isa_definitions PINHOLE_HAVE_ISA_${isa}=${have})

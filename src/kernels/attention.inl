@@ -103,8 +103,7 @@ PINHOLE_INLINE void decode_kv_block(const void* base, int64_t offset, int64_t ro
 
 // scores[j][rows] = sum over d of k[j][d] * q[d][rows], for kCount keys and kVecs vectors of rows.
 template <int kCount, int kVecs>
-PINHOLE_INLINE void score_keys(KvBlock k, int64_t key, const float* q, int64_t head_dim,
-                               float* scores) {
+void score_keys(KvBlock k, int64_t key, const float* q, int64_t head_dim, float* scores) {
   Vec sum[kCount][kVecs];
 #pragma GCC unroll 16
   for (int j = 0; j < kCount; ++j) {
@@ -137,8 +136,8 @@ PINHOLE_INLINE void score_keys(KvBlock k, int64_t key, const float* q, int64_t h
 
 // out[d][rows] = out * rescale + sum over j of v[j][d] * p[j][rows], for kCount elements d.
 template <int kCount, int kVecs>
-PINHOLE_INLINE void add_values(KvBlock v, int64_t dim, int64_t num_keys, const float* p,
-                               const Vec* rescale, float* out) {
+void add_values(KvBlock v, int64_t dim, int64_t num_keys, const float* p, const Vec* rescale,
+                float* out) {
   Vec sum[kCount][kVecs];
 #pragma GCC unroll 16
   for (int d = 0; d < kCount; ++d) {
@@ -173,8 +172,8 @@ PINHOLE_INLINE void add_values(KvBlock v, int64_t dim, int64_t num_keys, const f
 // Scores to probabilities against the new running maximum; rescale[r] is what earlier sums and
 // outputs are multiplied by. `masked`: some row does not see all of the block.
 template <int kVecs>
-PINHOLE_INLINE void softmax_block(const Tile& tile, float* all_scores, int64_t first_key,
-                                  int64_t num_keys, bool masked, Vec* rescale) {
+void softmax_block(const Tile& tile, float* all_scores, int64_t first_key, int64_t num_keys,
+                   bool masked, Vec* rescale) {
   for (int r = 0; r < kVecs; ++r) {
     float* scores = all_scores + r * kLanes;
     Vec previous = v_load(tile.maximum + r * kLanes);
@@ -211,8 +210,8 @@ PINHOLE_INLINE void softmax_block(const Tile& tile, float* all_scores, int64_t f
 }
 
 template <int kVecs>
-PINHOLE_INLINE void attend_block(const Tile& tile, KvBlock k, KvBlock v, int64_t first_key,
-                                 int64_t num_keys, int64_t head_dim, float* scores) {
+void attend_block(const Tile& tile, KvBlock k, KvBlock v, int64_t first_key, int64_t num_keys,
+                  int64_t head_dim, float* scores) {
   int64_t j = 0;
   for (; j + kKeyStep <= num_keys; j += kKeyStep) {
     score_keys<kKeyStep, kVecs>(k, j, tile.q, head_dim, scores);

@@ -78,8 +78,8 @@ PINHOLE_INLINE void narrow_scores_of(const char* k, int64_t row_bytes, const flo
 }
 
 template <KvType kv, int kRows>
-PINHOLE_INLINE void narrow_scores(const char* k, int64_t row_bytes, int64_t num_keys,
-                                  const float* q, int64_t head_dim, float* scores) {
+void narrow_scores(const char* k, int64_t row_bytes, int64_t num_keys, const float* q,
+                   int64_t head_dim, float* scores) {
   constexpr int kStep = narrow_step(kRows);
   int64_t j = 0;
   for (; j + kStep <= num_keys; j += kStep) {
@@ -93,9 +93,8 @@ PINHOLE_INLINE void narrow_scores(const char* k, int64_t row_bytes, int64_t num_
 // out[r][i..] = out * rescale[r] + sum over j of p[r][j] * v[j][i..], for kVecs vectors from
 // element i; `count` is the lanes of the last one.
 template <KvType kv, int kRows, int kVecs>
-PINHOLE_INLINE void narrow_values(const char* v, int64_t row_bytes, int64_t num_keys,
-                                  const float* p, const float* rescale, int64_t i, int64_t count,
-                                  int64_t stride, float* out) {
+void narrow_values(const char* v, int64_t row_bytes, int64_t num_keys, const float* p,
+                   const float* rescale, int64_t i, int64_t count, int64_t stride, float* out) {
   Vec sum[kRows][kVecs];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -127,6 +126,7 @@ PINHOLE_INLINE void narrow_values(const char* v, int64_t row_bytes, int64_t num_
   }
 }
 
+// Rows beyond span.num_rows compute on zeros and are not written.
 template <KvType kv, int kRows>
 void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
   constexpr int kVecs = narrow_step(kRows);
@@ -138,6 +138,11 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
   int64_t begin[kRows], end[kRows], key_begin = args.num_kv, key_end = 0;
   float maximum[kRows], sum[kRows];
   for (int64_t r = 0; r < kRows; ++r) {
+    begin[r] = end[r] = 0;
+    maximum[r] = kMaskedScore;
+    sum[r] = 0.0f;
+    if (r >= span.num_rows)
+      continue;
     int64_t query = query_of(args, span, r);
     const float* x = args.q + query * args.q_stride + head_of(span, r) * head_dim;
     for (int64_t d = 0; d < head_dim; ++d)
@@ -148,8 +153,6 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
       key_begin = begin[r] < key_begin ? begin[r] : key_begin;
       key_end = end[r] > key_end ? end[r] : key_end;
     }
-    maximum[r] = kMaskedScore;
-    sum[r] = 0.0f;
   }
   for (int64_t key = key_begin; key < key_end; key += kNarrowKeys) {
     int64_t num_keys = key_end - key < kNarrowKeys ? key_end - key : kNarrowKeys;
@@ -195,7 +198,7 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
                                   out);
     }
   }
-  for (int64_t r = 0; r < kRows; ++r) {
+  for (int64_t r = 0; r < span.num_rows; ++r) {
     float* y = args.out + query_of(args, span, r) * args.out_stride + head_of(span, r) * head_dim;
     float scale = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
     for (int64_t d = 0; d < head_dim; ++d)
@@ -203,13 +206,16 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
   }
 }
 
-template <KvType kv, int kRows = 1>
-void attend_narrow(const AttentionArgs& args, const RowSpan& span) {
-  if constexpr (kRows < kNarrowRows) {
-    if (span.num_rows > kRows)
-      return attend_narrow<kv, kRows + 1>(args, span);
+template <KvType kv> void attend_narrow(const AttentionArgs& args, const RowSpan& span) {
+  if (span.num_rows <= 1) {
+    attend_narrow_rows<kv, 1>(args, span);
+  } else if (span.num_rows <= 2) {
+    attend_narrow_rows<kv, 2>(args, span);
+  } else if (span.num_rows <= 4) {
+    attend_narrow_rows<kv, 4>(args, span);
+  } else {
+    attend_narrow_rows<kv, kNarrowRows>(args, span);
   }
-  attend_narrow_rows<kv, kRows>(args, span);
 }
 
 } // namespace
