@@ -14,16 +14,15 @@ using kernels::MatmulKernel;
 
 int64_t aligned(int64_t bytes) { return round_up(bytes, kAlignment); }
 
-// Row counts at which another kernel may be chosen: a layout for m rows must also hold every
-// smaller m, and kernels for few rows can need more per row than those for many.
-std::vector<int64_t> candidate_rows(int64_t max_rows) {
-  std::vector<int64_t> out;
+// Calls fn with the row counts at which another kernel may be chosen: a layout for m rows must also
+// hold every smaller m, and kernels for few rows can need more per row than those for many. Without
+// a list: the engine asks for a workspace's parts in every run, where nothing is allocated.
+template <class Fn> void for_candidate_rows(int64_t max_rows, Fn fn) {
   for (int64_t m = 1; m < std::min<int64_t>(max_rows, 32); ++m)
-    out.push_back(m);
+    fn(m);
   for (int64_t m = 32; m < max_rows; m *= 2)
-    out.push_back(m);
-  out.push_back(max_rows);
-  return out;
+    fn(m);
+  fn(max_rows);
 }
 
 int64_t attention_workspace(const Op& op, int64_t num_q, int64_t max_keys,
@@ -41,12 +40,12 @@ int64_t moe_group_bytes(const KernelChoice& kernels, FormatId format, int64_t to
   // packed size of its rows minus that of whole panels), and all together at most the packed rows.
   int64_t small = 0;
   int64_t all = 0;
-  for (const int64_t m : candidate_rows(tokens)) {
+  for_candidate_rows(tokens, [&](int64_t m) {
     const MatmulKernel* kernel = kernels.table->matmul(format, m, kernels.exact);
     small = std::max(small, aligned(kernel->x_bytes(1, k)));
     all = std::max(all, aligned(kernel->x_bytes(rows, k)));
     scratch_bytes = std::max(scratch_bytes, aligned(kernel->scratch_bytes(m, k)));
-  }
+  });
   return all + std::min(experts, rows) * (small + kAlignment);
 }
 
@@ -193,11 +192,11 @@ Layout lay_out(const Graph& graph, const RowBinding& max_rows, int64_t max_keys,
     for (const MatmulPart& part : op.parts)
       touch(part.y);
 
-    for (const int64_t items : candidate_rows(max_rows.items)) {
+    for_candidate_rows(max_rows.items, [&](int64_t items) {
       const RowBinding rows{items, std::min(items, max_rows.outputs)};
       layout.workspace_bytes[i] = std::max(layout.workspace_bytes[i],
                                            op_workspace_bytes(graph, op, rows, max_keys, kernels));
-    }
+    });
     if (layout.workspace_bytes[i] > 0) {
       claims.push_back({aligned(layout.workspace_bytes[i]), static_cast<int64_t>(i),
                         static_cast<int64_t>(i), &layout.workspace_offset_bytes[i]});
