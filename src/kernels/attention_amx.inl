@@ -10,11 +10,12 @@
 namespace pinhole::kernels {
 namespace {
 
-constexpr int64_t kAmxRows = 32;    // rows of (query, head) in a block: two tiles
-constexpr int64_t kScoreKeys = 64;  // keys between looks at the maximum
-constexpr int64_t kValueKeys = 512; // keys between additions to O: P of a block is 32 KiB
-constexpr float kScoreHeadroom = 64.0f;
-constexpr float kNoScore = -1e30f; // a masked score
+constexpr int64_t kAmxRows = 32;     // rows of (query, head) in a block: two tiles
+constexpr int64_t kScoreKeys = 64;   // keys between looks at the maximum
+constexpr int64_t kValueKeys = 512;  // keys between additions to O: P of a block is 32 KiB
+constexpr float kSumLimit = 0x1p60f; // of probabilities: raise the reference
+constexpr float kScoreUnit = 128.0f; // scores are in 1/128 of log2
+constexpr float kNoScore = -1e30f;   // a masked score
 
 PINHOLE_INLINE int64_t amx_pad(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -44,7 +45,7 @@ PINHOLE_INLINE int64_t amx_attention_layout(void* scratch, int64_t num_kv, int64
   to->k = take(keys * to->q_steps * 64);
   to->v = take(keys * to->out_tiles * 32);
   to->q = take(to->q_steps * 2048);
-  to->p = take(kValueKeys * kAmxRows * 2);
+  to->p = take(2 * kValueKeys * kAmxRows * 2);
   to->scores = reinterpret_cast<float*>(take(2 * kScoreKeys * kAmxRows * 4));
   to->out = reinterpret_cast<float*>(take(to->out_tiles * 2048));
   to->rows = reinterpret_cast<float*>(take(kAmxRows * to->q_steps * 128));
@@ -116,24 +117,25 @@ void amx_pack_kv(const AttentionArgs& args, const AmxAttention& s, int64_t kv_he
 
 // A block of rows: what of it stays between keys. Lanes [2][16] are rows.
 struct AmxRowBlock {
+  int64_t q_offset[kAmxRows], out_offset[kAmxRows]; // floats from args.q and args.out
+  int64_t num_rows;
   __m512i begin[2], end[2]; // key ranges
   __m512 reference[2];      // subtracted from scores; kNoScore while a row has seen no key
   __m512 sum[2];
 };
 
 PINHOLE_INLINE void amx_pack_q(const AttentionArgs& args, const AmxAttention& s,
-                               const RowSpan& span) {
-  __m512 scale = v_set(args.scale * 1.44269504f);
+                               const AmxRowBlock& rows) {
+  __m512 scale = v_set(args.scale * 1.44269504f * kScoreUnit);
   for (int64_t d = 0; d < s.q_steps; ++d) {
     for (int64_t half = 0; half < 2; ++half) {
       __m512i r[16];
       for (int64_t i = 0; i < 16; ++i) {
         r[i] = _mm512_setzero_si512();
         int64_t row = half * 16 + i, left = args.head_dim - d * 32;
-        if (row >= span.num_rows)
+        if (row >= rows.num_rows)
           continue;
-        const float* q = args.q + query_of(args, span, row) * args.q_stride +
-                         head_of(span, row) * args.head_dim + d * 32;
+        const float* q = args.q + rows.q_offset[row] + d * 32;
         __m512 low = v_load_n(q, left < 16 ? left : 16);
         __m512 high = left > 16 ? v_load_n(q + 16, left < 32 ? left - 16 : 16) : v_zero();
         r[i] = to_bf16(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
@@ -145,25 +147,39 @@ PINHOLE_INLINE void amx_pack_q(const AttentionArgs& args, const AmxAttention& s,
   }
 }
 
-// Scores of 16 keys by 32 rows.
-PINHOLE_INLINE void amx_score_tile(const AmxAttention& s, int64_t key, float* scores) {
-  const uint8_t* k = s.k + key / 16 * s.q_steps * 1024;
-  const uint8_t* q = s.q;
-  amx_fence();
-  _tile_zero(0);
-  _tile_zero(1);
-  for (int64_t d = 0; d < s.q_steps; ++d, k += 1024, q += 2048) {
-    _tile_loadd(4, k, 64);
-    _tile_loadd(5, q, 64);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_loadd(6, q + 1024, 64);
-    _tile_dpbf16ps(1, 4, 6);
-  }
-  _tile_stored(0, scores, 64);
-  _tile_stored(1, scores + 256, 64);
+// Scores of kScoreKeys keys by 32 rows: a slot multiplies 16 keys by 32 elements. Tiles 4 to 7.
+struct AmxScoreJob {
+  const uint8_t* k;
+  float* scores;
+  int64_t tiles_left, d; // 16 keys each; the next step of head_dim
+};
+
+PINHOLE_INLINE AmxScoreJob amx_score_job(const AmxAttention& s, int64_t key, float* scores) {
+  return {s.k + key / 16 * s.q_steps * 1024, scores, kScoreKeys / 16, 0};
 }
 
-// 2^x for x <= kScoreHeadroom, to 1e-4: what bf16 keeps of it and a little more.
+PINHOLE_INLINE void amx_score_slot(const AmxAttention& s, AmxScoreJob& job) {
+  const uint8_t* q = s.q + job.d * 2048;
+  if (job.d == 0) {
+    _tile_zero(4);
+    _tile_zero(5);
+  }
+  _tile_loadd(6, job.k, 64);
+  _tile_loadd(7, q, 64);
+  _tile_dpbf16ps(4, 6, 7);
+  _tile_loadd(7, q + 1024, 64);
+  _tile_dpbf16ps(5, 6, 7);
+  job.k += 1024;
+  if (++job.d == s.q_steps) {
+    _tile_stored(4, job.scores, 64);
+    _tile_stored(5, job.scores + 256, 64);
+    job.scores += 512;
+    job.d = 0;
+    --job.tiles_left;
+  }
+}
+
+// 2^x, to 1e-4.
 PINHOLE_INLINE __m512 quick_exp2(__m512 x) {
   __m512 f = _mm512_reduce_ps(x, 0x09); // x - floor(x)
   __m512 p = _mm512_fmadd_ps(v_set(0.07802454f), f, v_set(0.22606716f));
@@ -197,38 +213,72 @@ PINHOLE_INLINE __m512 amx_score_maximum(const float* scores, int half) {
   return _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
 }
 
-// Probabilities of 16 keys (half of a step of 32) to P.
-PINHOLE_INLINE void amx_probabilities(AmxRowBlock& rows, const __m512* reference,
-                                      const float* scores, uint8_t* p) {
-  __m512i pairs = _mm512_setr_epi32(0x00100000, 0x00110001, 0x00120002, 0x00130003, 0x00140004,
-                                    0x00150005, 0x00160006, 0x00170007, 0x00180008, 0x00190009,
-                                    0x001a000a, 0x001b000b, 0x001c000c, 0x001d000d, 0x001e000e,
-                                    0x001f000f); // element i of two halves, side by side
-#pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half) {
-    __m512 sum = rows.sum[half];
-#pragma GCC unroll 8
-    for (int j = 0; j < 16; j += 2) {
-      const float* from = scores + half * 256 + j * 16;
-      __m512 a = quick_exp2(_mm512_sub_ps(_mm512_load_ps(from), reference[half]));
-      __m512 b = quick_exp2(_mm512_sub_ps(_mm512_load_ps(from + 16), reference[half]));
-      sum = _mm512_add_ps(sum, _mm512_add_ps(a, b));
-      _mm512_store_si512(p + half * 1024 + j / 2 * 64,
-                         _mm512_permutexvar_epi16(pairs, to_bf16(a, b)));
-    }
-    rows.sum[half] = sum;
+// Scores are in 1/128 of a power of two, so that, rounded to integers and moved by the exponent's
+// bias, they are nearly the bf16 of 2^x: exponent, and mantissa 1 + f for the fraction f, where it
+// should be 2^f. kExcess has the difference, 128 * (1 + f - 2^f), for pairs of f.
+// While AMX runs, one of two ports does FMAs and conversions: integer steps on 32 bf16 at a time
+// take half as long as a polynomial.
+alignas(64) constexpr uint8_t kExcess[64] = {
+    0,  1,  1,  2,  2,  3,  4,  4,  5,  5,  5,  6,  6,  7,  7,  8,  8,  8,  9,  9,  9,  9,
+    10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 10, 10, 10,
+    10, 10, 9,  9,  9,  8,  8,  8,  7,  7,  6,  6,  5,  5,  4,  3,  3,  2,  1,  1};
+
+// Probabilities of 8 keys by 16 rows to P; returns the sum of them, as rounded, and of `sum`.
+PINHOLE_INLINE __m512 amx_probabilities(__m512 sum, __m512 reference, const float* scores,
+                                        uint8_t* p) {
+  __m512i excess = _mm512_load_si512(kExcess);
+  __m512i pairs =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+  __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u));
+  __m512 bias = _mm512_sub_ps(v_set(127.0f * kScoreUnit), reference);
+#pragma GCC unroll 4
+  for (int j = 0; j < 8; j += 2) {
+    __m512i a = _mm512_cvtps_epi32(_mm512_add_ps(_mm512_load_ps(scores + j * 16), bias));
+    __m512i b = _mm512_cvtps_epi32(_mm512_add_ps(_mm512_load_ps(scores + j * 16 + 16), bias));
+    __m512i x = _mm512_max_epi16(_mm512_packs_epi32(a, b), _mm512_setzero_si512());
+    __m512i less =
+        _mm512_maskz_permutexvar_epi8(0x5555555555555555ull, _mm512_srli_epi16(x, 1), excess);
+    // A 0 may get an excess, but at 2^-127 that changes nothing.
+    x = _mm512_shuffle_epi8(_mm512_subs_epu16(x, less), pairs);
+    __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+    __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(x, upper));
+    sum = _mm512_add_ps(sum, _mm512_add_ps(even, odd));
+    _mm512_store_si512(p + j / 2 * 64, x);
   }
+  return sum;
 }
 
-// O += V P over `steps` steps of 32 keys from key; `first`: O is still to be written.
-PINHOLE_INLINE void amx_add_values(const AmxAttention& s, int64_t key, int64_t steps, bool first) {
-  for (int64_t d = 0; d < s.out_tiles; d += 2) {
-    bool two = d + 1 < s.out_tiles;
-    float* out = s.out + d * 512;
-    const uint8_t* v = s.v + (key / 32 * s.out_tiles + d) * 1024;
-    const uint8_t* p = s.p;
-    amx_fence();
-    if (first) {
+constexpr int kExpSlots = kScoreKeys * kAmxRows / 128; // calls of amx_probabilities
+
+PINHOLE_INLINE void amx_exp_slot(int slot, __m512* sums, const __m512* reference,
+                                 const float* scores, uint8_t* p) {
+  int tile = slot >> 2, half = slot >> 1 & 1, part = slot & 1; // of 16 keys, of rows, of the tile
+  sums[half] =
+      amx_probabilities(sums[half], reference[half], scores + tile * 512 + half * 256 + part * 128,
+                        p + tile / 2 * 2048 + half * 1024 + tile % 2 * 512 + part * 256);
+}
+
+// O += V P: a slot multiplies 32 elements of O by 32 keys. Tiles 0 to 3 are O's, and stay from one
+// slot to the next.
+struct AmxValueJob {
+  const uint8_t* p;
+  const uint8_t* v; // of the first key
+  int64_t steps;    // of 32 keys
+  int64_t d, i;     // the next slot: tile of O, step; done when d reaches out_tiles
+  bool first;       // nothing in O yet
+};
+
+PINHOLE_INLINE bool amx_has_slot(const AmxAttention& s, const AmxValueJob& job) {
+  return job.d < s.out_tiles;
+}
+
+PINHOLE_INLINE void amx_value_slot(const AmxAttention& s, AmxValueJob& job) {
+  bool two = job.d + 1 < s.out_tiles;
+  float* out = s.out + job.d * 512;
+  const uint8_t* v = job.v + (job.i * s.out_tiles + job.d) * 1024;
+  const uint8_t* p = job.p + job.i * 2048;
+  if (job.i == 0) {
+    if (job.first) {
       _tile_zero(0);
       _tile_zero(1);
       _tile_zero(2);
@@ -241,24 +291,26 @@ PINHOLE_INLINE void amx_add_values(const AmxAttention& s, int64_t key, int64_t s
         _tile_loadd(3, out + 768, 64);
       }
     }
-    for (int64_t i = 0; i < steps; ++i, v += s.out_tiles * 1024, p += 2048) {
-      _tile_loadd(4, v, 64);
-      _tile_loadd(5, p, 64);
-      _tile_dpbf16ps(0, 4, 5);
-      _tile_loadd(6, p + 1024, 64);
-      _tile_dpbf16ps(1, 4, 6);
-      if (two) {
-        _tile_loadd(7, v + 1024, 64);
-        _tile_dpbf16ps(2, 7, 5);
-        _tile_dpbf16ps(3, 7, 6);
-      }
-    }
+  }
+  _tile_loadd(4, v, 64);
+  _tile_loadd(5, p, 64);
+  _tile_dpbf16ps(0, 4, 5);
+  _tile_loadd(6, p + 1024, 64);
+  _tile_dpbf16ps(1, 4, 6);
+  if (two) {
+    _tile_loadd(7, v + 1024, 64);
+    _tile_dpbf16ps(2, 7, 5);
+    _tile_dpbf16ps(3, 7, 6);
+  }
+  if (++job.i == job.steps) {
     _tile_stored(0, out, 64);
     _tile_stored(1, out + 256, 64);
     if (two) {
       _tile_stored(2, out + 512, 64);
       _tile_stored(3, out + 768, 64);
     }
+    job.i = 0;
+    job.d += 2;
   }
 }
 
@@ -266,8 +318,12 @@ PINHOLE_INLINE void amx_add_values(const AmxAttention& s, int64_t key, int64_t s
 PINHOLE_INLINE void amx_raise_reference(const AmxAttention& s, AmxRowBlock& rows, const __m512* top,
                                         bool has_out) {
   for (int half = 0; half < 2; ++half) {
-    __m512 next = _mm512_max_ps(rows.reference[half], top[half]);
-    __m512 factor = quick_exp2(_mm512_sub_ps(rows.reference[half], next));
+    // A whole number: rounding scores then does not depend on it.
+    __m512 next = _mm512_max_ps(rows.reference[half], v_round(top[half]));
+    __m512 down = _mm512_sub_ps(rows.reference[half], next);
+    __mmask16 moved = _mm512_cmp_ps_mask(down, v_zero(), _CMP_LT_OQ);
+    __m512 factor = _mm512_mask_blend_ps(moved, v_set(1.0f),
+                                         quick_exp2(_mm512_mul_ps(down, v_set(1.0f / kScoreUnit))));
     rows.sum[half] = _mm512_mul_ps(rows.sum[half], factor);
     rows.reference[half] = next;
     for (int64_t d = 0; has_out && d < s.out_tiles; ++d) {
@@ -279,7 +335,7 @@ PINHOLE_INLINE void amx_raise_reference(const AmxAttention& s, AmxRowBlock& rows
 }
 
 PINHOLE_INLINE void amx_write_rows(const AttentionArgs& args, const AmxAttention& s,
-                                   const RowSpan& span, const AmxRowBlock& rows, bool has_out) {
+                                   const AmxRowBlock& rows, bool has_out) {
   for (int half = 0; half < 2; ++half) {
     __mmask16 some = _mm512_cmp_ps_mask(rows.sum[half], v_zero(), _CMP_GT_OQ);
     __m512 inverse = _mm512_maskz_div_ps(some, v_set(1.0f), rows.sum[half]);
@@ -291,23 +347,139 @@ PINHOLE_INLINE void amx_write_rows(const AttentionArgs& args, const AmxAttention
       }
       transpose_16(r);
       int64_t left = args.head_dim - d * 16;
-      for (int64_t i = 0; i < 16 && half * 16 + i < span.num_rows; ++i) {
-        int64_t row = half * 16 + i;
-        float* out = args.out + query_of(args, span, row) * args.out_stride +
-                     head_of(span, row) * args.head_dim + d * 16;
+      for (int64_t i = 0; i < 16 && half * 16 + i < rows.num_rows; ++i) {
+        float* out = args.out + rows.out_offset[half * 16 + i] + d * 16;
         v_store_n(out, _mm512_castsi512_ps(r[i]), left < 16 ? left : 16);
       }
     }
   }
 }
 
+// The walk of a block of rows over its keys: P fills up with the keys [values_begin, key) while O
+// takes in the P before it.
+struct AmxWalk {
+  const AmxAttention& s;
+  float* scores;  // of the keys at hand
+  float* next;    // of the next ones
+  uint8_t* p;     // being filled
+  uint8_t* taken; // that job reads
+  AmxValueJob job;
+  int64_t values_begin;
+  bool has_out = false; // O holds something
+
+  AmxWalk(const AmxAttention& attention, int64_t first_key)
+      : s(attention), scores(attention.scores), next(attention.scores + kScoreKeys * kAmxRows),
+        p(attention.p), taken(attention.p + kValueKeys * kAmxRows * 2), values_begin(first_key) {
+    job.d = s.out_tiles;
+    AmxScoreJob score_job = amx_score_job(s, first_key, scores);
+    amx_fence();
+    while (score_job.tiles_left > 0)
+      amx_score_slot(s, score_job);
+  }
+
+  void finish_job() {
+    amx_fence();
+    while (amx_has_slot(s, job))
+      amx_value_slot(s, job);
+  }
+
+  // Hands the keys up to `end` over to O.
+  void hand_over(int64_t end) {
+    finish_job();
+    if (end == values_begin)
+      return;
+    job = {p,       s.v + values_begin / 32 * s.out_tiles * 1024, (end - values_begin) / 32, 0, 0,
+           !has_out};
+    has_out = true;
+    values_begin = end;
+    uint8_t* swap = p;
+    p = taken;
+    taken = swap;
+  }
+
+  // What a row's scores are taken against: 0 while it has seen no key, whose scores are far below.
+  static void used_reference(const AmxRowBlock& rows, __m512* reference) {
+    for (int half = 0; half < 2; ++half) {
+      __mmask16 seen = _mm512_cmp_ps_mask(rows.reference[half], v_set(kNoScore), _CMP_GT_OQ);
+      reference[half] = _mm512_maskz_mov_ps(seen, rows.reference[half]);
+    }
+  }
+
+  // Raises the references to the scores at hand, with everything before them in O.
+  void raise(AmxRowBlock& rows, int64_t key) {
+    hand_over(key);
+    finish_job();
+    __m512 top[2] = {amx_score_maximum(scores, 0), amx_score_maximum(scores, 1)};
+    amx_raise_reference(s, rows, top, has_out);
+  }
+
+  void advance(AmxRowBlock& rows, int64_t key, bool more, bool masked) {
+    if (masked)
+      amx_mask_scores(rows, key, scores);
+    __mmask16 fresh = 0;
+    for (int half = 0; half < 2; ++half)
+      fresh |= _mm512_cmp_ps_mask(rows.reference[half], v_set(kNoScore), _CMP_LE_OQ);
+    if (fresh != 0)
+      raise(rows, key);
+    __m512 reference[2];
+    used_reference(rows, reference);
+    __m512 sums[2] = {rows.sum[0], rows.sum[1]};
+    uint8_t* to = p + (key - values_begin) / 32 * 2048;
+    AmxScoreJob score_job = amx_score_job(s, key + kScoreKeys, next);
+    if (!more)
+      score_job.tiles_left = 0;
+    int64_t score_slots = s.q_steps * kScoreKeys / 16;
+    int64_t value_slots = (s.out_tiles + 1) / 2 * kScoreKeys / 32;
+    int64_t score_due = 0, value_due = 0;
+    amx_fence();
+    for (int slot = 0; slot < kExpSlots; ++slot) {
+      for (score_due += score_slots; score_due >= kExpSlots; score_due -= kExpSlots)
+        if (score_job.tiles_left > 0)
+          amx_score_slot(s, score_job);
+      for (value_due += value_slots; value_due >= kExpSlots; value_due -= kExpSlots)
+        if (amx_has_slot(s, job))
+          amx_value_slot(s, job);
+      amx_exp_slot(slot, sums, reference, scores, to);
+    }
+    __mmask16 beyond = _mm512_cmp_ps_mask(sums[0], v_set(kSumLimit), _CMP_NLE_UQ) |
+                       _mm512_cmp_ps_mask(sums[1], v_set(kSumLimit), _CMP_NLE_UQ);
+    if (__builtin_expect(beyond != 0, 0)) { // take these keys again
+      raise(rows, key);
+      used_reference(rows, reference);
+      sums[0] = rows.sum[0];
+      sums[1] = rows.sum[1];
+      to = p;
+      for (int slot = 0; slot < kExpSlots; ++slot)
+        amx_exp_slot(slot, sums, reference, scores, to);
+    }
+    rows.sum[0] = sums[0];
+    rows.sum[1] = sums[1];
+    float* swap = scores;
+    scores = next;
+    next = swap;
+    if (key + kScoreKeys - values_begin == kValueKeys)
+      hand_over(key + kScoreKeys);
+    last_key = key + kScoreKeys;
+  }
+
+  void finish() {
+    hand_over(last_key);
+    finish_job();
+  }
+
+  int64_t last_key = values_begin;
+};
+
 // One block of rows over its keys.
 void amx_attend(const AttentionArgs& args, const AmxAttention& s, const RowSpan& span) {
   AmxRowBlock rows;
+  rows.num_rows = span.num_rows;
   alignas(64) int32_t begins[32] = {}, ends[32] = {};
   int64_t key_begin = args.num_kv, key_end = 0, all_begin = 0, all_end = args.num_kv;
   for (int64_t row = 0; row < span.num_rows; ++row) {
-    int64_t query = query_of(args, span, row);
+    int64_t query = query_of(args, span, row), head = head_of(span, row);
+    rows.q_offset[row] = query * args.q_stride + head * args.head_dim;
+    rows.out_offset[row] = query * args.out_stride + head * args.head_dim;
     int64_t begin = args.key_begin[query], end = args.key_end[query];
     begins[row] = static_cast<int32_t>(begin);
     ends[row] = static_cast<int32_t>(end);
@@ -321,62 +493,24 @@ void amx_attend(const AttentionArgs& args, const AmxAttention& s, const RowSpan&
   for (int half = 0; half < 2; ++half) {
     rows.begin[half] = _mm512_load_si512(begins + 16 * half);
     rows.end[half] = _mm512_load_si512(ends + 16 * half);
-    rows.reference[half] = v_set(kNoScore);
     rows.sum[half] = v_zero();
+    // Lanes without a row need no maximum.
+    int64_t used = span.num_rows - 16 * half;
+    rows.reference[half] =
+        _mm512_maskz_mov_ps(used >= 16 ? 0xffff : v_tail(used > 0 ? used : 0), v_set(kNoScore));
   }
-  amx_pack_q(args, s, span);
-  bool has_out = false;
-  int64_t first = key_begin / kScoreKeys * kScoreKeys;
-  int64_t values_begin = first; // keys [values_begin, key) are in P, not yet in O
-  constexpr int64_t kScoreTiles = kScoreKeys / 16, kTileFloats = 512;
-  float* scores = s.scores;
-  float* next = s.scores + kScoreTiles * kTileFloats;
-  if (first < key_end)
-    for (int64_t t = 0; t < kScoreTiles; ++t)
-      amx_score_tile(s, first + t * 16, scores + t * kTileFloats);
-  for (int64_t key = first; key < key_end; key += kScoreKeys) {
-    if (key < all_begin || key + kScoreKeys > all_end)
-      amx_mask_scores(rows, key, scores);
-    __m512 top[2] = {amx_score_maximum(scores, 0), amx_score_maximum(scores, 1)};
-    __mmask16 beyond = 0;
-    for (int half = 0; half < 2; ++half) {
-      __m512 limit = _mm512_add_ps(rows.reference[half], v_set(kScoreHeadroom));
-      beyond |= _mm512_cmp_ps_mask(top[half], limit, _CMP_GT_OQ);
-    }
-    if (__builtin_expect(beyond != 0, 0)) {
-      if (key > values_begin) {
-        amx_add_values(s, values_begin, (key - values_begin) / 32, !has_out);
-        has_out = true;
-        values_begin = key;
-      }
-      amx_raise_reference(s, rows, top, has_out);
-    }
-    // A row that has seen no key yet has masked scores only: far below a reference of 0.
-    __m512 reference[2];
-    for (int half = 0; half < 2; ++half)
-      reference[half] = _mm512_mask_blend_ps(
-          _mm512_cmp_ps_mask(rows.reference[half], v_set(kNoScore), _CMP_LE_OQ),
-          rows.reference[half], v_zero());
-    uint8_t* p = s.p + (key - values_begin) / 32 * 2048;
-    bool more = key + kScoreKeys < key_end;
-#pragma GCC unroll 4
-    for (int64_t t = 0; t < kScoreTiles;
-         ++t) { // tiles of the next scores while the vectors are busy
-      if (more)
-        amx_score_tile(s, key + kScoreKeys + t * 16, next + t * kTileFloats);
-      amx_probabilities(rows, reference, scores + t * kTileFloats, p + t / 2 * 2048 + t % 2 * 512);
-    }
-    float* swap = scores;
-    scores = next;
-    next = swap;
-    int64_t done = key + kScoreKeys;
-    if (done - values_begin == kValueKeys || !more) {
-      amx_add_values(s, values_begin, (done - values_begin) / 32, !has_out);
-      has_out = true;
-      values_begin = done;
-    }
+  if (key_begin >= key_end) {
+    amx_write_rows(args, s, rows, false);
+    return;
   }
-  amx_write_rows(args, s, span, rows, has_out);
+  amx_pack_q(args, s, rows);
+  AmxWalk walk(s, key_begin / kScoreKeys * kScoreKeys);
+  for (int64_t key = walk.values_begin; key < key_end; key += kScoreKeys) {
+    bool masked = key < all_begin || key + kScoreKeys > all_end;
+    walk.advance(rows, key, key + kScoreKeys < key_end, masked);
+  }
+  walk.finish();
+  amx_write_rows(args, s, rows, walk.has_out);
 }
 
 template <KvType kv> void amx_run_attention(const AttentionArgs& args) {
