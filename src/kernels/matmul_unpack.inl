@@ -14,7 +14,7 @@ struct Codes {
 PINHOLE_INLINE float quick_f16(uint16_t bits) {
 #if defined(__F16C__)
   return _cvtsh_ss(bits);
-#elif defined(__aarch64__)
+#elif defined(PINHOLE_KERNEL_NEON)
   __fp16 half;
   memcpy(&half, &bits, 2);
   return half;
@@ -111,7 +111,7 @@ PINHOLE_INLINE void unpack_iq4(const uint8_t* qs, uint8_t* q) { // table entries
   __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(packed, 4), nibble));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q), low);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), high);
-#elif defined(__aarch64__)
+#elif defined(PINHOLE_KERNEL_NEON)
   int8x16_t table = vld1q_s8(kIq4Values);
   uint8x16_t packed = vld1q_u8(qs);
   vst1q_u8(q, vreinterpretq_u8_s8(vqtbl1q_s8(table, vandq_u8(packed, vdupq_n_u8(15)))));
