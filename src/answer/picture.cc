@@ -12,6 +12,19 @@ std::span<const std::byte> as_bytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+// smart_resize never makes a side shorter than one token: a very long picture can stay above the
+// bound. What a person asked for holds, and the longer side gives way.
+void hold_tokens(Size& size, int64_t factor, int64_t max_tokens) {
+  int64_t rows = size.height / factor;
+  int64_t cols = size.width / factor;
+  while (rows * cols > max_tokens) {
+    int64_t& longer = rows > cols ? rows : cols;
+    const int64_t shorter = std::min(rows, cols);
+    longer = std::max({int64_t{1}, std::min(longer - 1, max_tokens / shorter), shorter - 1});
+  }
+  size = {rows * factor, cols * factor};
+}
+
 } // namespace
 
 PatchLayout patch_layout(const PictureSpec& spec) {
@@ -58,6 +71,12 @@ Result<Picture> open_picture(std::string bytes, std::string name, const PictureS
   auto target = smart_resize({info.height, info.width}, factor, min_pixels, max_pixels);
   if (!target)
     return fail_in(picture.name, std::move(target.error()));
+  if (options.max_tokens > 0) {
+    // Scaled up to min_pixels, sides are rounded up, beyond a max_pixels that is close to it.
+    if (target->height / factor * (target->width / factor) > options.max_tokens)
+      target = smart_resize({info.height, info.width}, factor, 1, max_pixels);
+    hold_tokens(*target, factor, options.max_tokens);
+  }
   picture.target = *target;
   picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
                   spec.merge_size};

@@ -10,22 +10,31 @@ namespace {
 
 constexpr std::string_view kSplitMark = "\xEF\xB7\x90"; // U+FDD0, a noncharacter
 
-// Puts the mark behind the first character of everything that spells a control token.
-std::string guard(std::string_view text, const std::vector<std::string>& control_tokens) {
+// A user's own marks would come off later and join what they split.
+std::string without_marks(std::string_view text) {
   std::string out;
-  for (size_t i = 0; i < text.size();) {
-    if (text.substr(i).starts_with(kSplitMark)) {
-      i += kSplitMark.size();
-      continue;
-    }
+  for (const char c : text) {
+    out += c;
+    if (out.ends_with(kSplitMark))
+      out.resize(out.size() - kSplitMark.size());
+  }
+  return out;
+}
+
+// Puts the mark behind the first character of everything that spells a control token.
+std::string guard(std::string_view words, const std::vector<std::string>& control_tokens) {
+  const std::string text = without_marks(words);
+  const std::string_view view = text;
+  std::string out;
+  for (size_t i = 0; i < view.size();) {
     const bool forged =
         std::any_of(control_tokens.begin(), control_tokens.end(),
-                    [&](const std::string& token) { return text.substr(i).starts_with(token); });
-    out += text[i++];
+                    [&](const std::string& token) { return view.substr(i).starts_with(token); });
+    out += view[i++];
     if (!forged)
       continue;
-    while (i < text.size() && (static_cast<uint8_t>(text[i]) & 0xC0) == 0x80)
-      out += text[i++];
+    while (i < view.size() && (static_cast<uint8_t>(view[i]) & 0xC0) == 0x80)
+      out += view[i++];
     out += kSplitMark;
   }
   return out;
