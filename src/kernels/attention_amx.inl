@@ -10,9 +10,11 @@
 namespace pinhole::kernels {
 namespace {
 
-constexpr int64_t kAmxRows = 32;     // rows of (query, head) in a block: two tiles
-constexpr int64_t kScoreKeys = 64;   // keys between looks at the maximum
-constexpr int64_t kValueKeys = 512;  // keys between additions to O: P of a block is 32 KiB
+constexpr int64_t kAmxRows = 32;   // rows of (query, head) in a block: two tiles
+constexpr int64_t kScoreKeys = 32; // keys whose exponentials are taken together
+constexpr int64_t kValueKeys =
+    1024; // keys between additions to O: loading and storing O costs more
+          // than P from L2 (kernels_bench amx/attention, Xeon with AMX)
 constexpr float kSumLimit = 0x1p60f; // of probabilities: raise the reference
 constexpr float kScoreUnit = 128.0f; // scores are in 1/128 of log2
 constexpr float kNoScore = -1e30f;   // a masked score
@@ -158,7 +160,7 @@ PINHOLE_INLINE AmxScoreJob amx_score_job(const AmxAttention& s, int64_t key, flo
   return {s.k + key / 16 * s.q_steps * 1024, scores, kScoreKeys / 16, 0};
 }
 
-PINHOLE_INLINE void amx_score_slot(const AmxAttention& s, AmxScoreJob& job) {
+PINHOLE_INLINE void amx_score_slot(const AmxAttention& s, AmxScoreJob& job, int64_t q_steps) {
   const uint8_t* q = s.q + job.d * 2048;
   if (job.d == 0) {
     _tile_zero(4);
@@ -170,7 +172,7 @@ PINHOLE_INLINE void amx_score_slot(const AmxAttention& s, AmxScoreJob& job) {
   _tile_loadd(7, q + 1024, 64);
   _tile_dpbf16ps(5, 6, 7);
   job.k += 1024;
-  if (++job.d == s.q_steps) {
+  if (++job.d == q_steps) {
     _tile_stored(4, job.scores, 64);
     _tile_stored(5, job.scores + 256, 64);
     job.scores += 512;
@@ -272,10 +274,10 @@ PINHOLE_INLINE bool amx_has_slot(const AmxAttention& s, const AmxValueJob& job) 
   return job.d < s.out_tiles;
 }
 
-PINHOLE_INLINE void amx_value_slot(const AmxAttention& s, AmxValueJob& job) {
-  bool two = job.d + 1 < s.out_tiles;
+PINHOLE_INLINE void amx_value_slot(const AmxAttention& s, AmxValueJob& job, int64_t out_tiles) {
+  bool two = out_tiles % 2 == 0 || job.d + 1 < out_tiles;
   float* out = s.out + job.d * 512;
-  const uint8_t* v = job.v + (job.i * s.out_tiles + job.d) * 1024;
+  const uint8_t* v = job.v + (job.i * out_tiles + job.d) * 1024;
   const uint8_t* p = job.p + job.i * 2048;
   if (job.i == 0) {
     if (job.first) {
@@ -357,7 +359,8 @@ PINHOLE_INLINE void amx_write_rows(const AttentionArgs& args, const AmxAttention
 
 // The walk of a block of rows over its keys: P fills up with the keys [values_begin, key) while O
 // takes in the P before it.
-struct AmxWalk {
+// kQ, kOut: q_steps and out_tiles where they are known at compile time, else 0.
+template <int kQ, int kOut> struct AmxWalk {
   const AmxAttention& s;
   float* scores;  // of the keys at hand
   float* next;    // of the next ones
@@ -374,13 +377,13 @@ struct AmxWalk {
     AmxScoreJob score_job = amx_score_job(s, first_key, scores);
     amx_fence();
     while (score_job.tiles_left > 0)
-      amx_score_slot(s, score_job);
+      amx_score_slot(s, score_job, s.q_steps);
   }
 
   void finish_job() {
     amx_fence();
     while (amx_has_slot(s, job))
-      amx_value_slot(s, job);
+      amx_value_slot(s, job, kOut > 0 ? kOut : s.out_tiles);
   }
 
   // Hands the keys up to `end` over to O.
@@ -413,6 +416,25 @@ struct AmxWalk {
     amx_raise_reference(s, rows, top, has_out);
   }
 
+  // The exponentials of the scores at hand, between products for the next scores and for O.
+  template <bool kScores, bool kValues>
+  PINHOLE_INLINE void slots(AmxScoreJob& score_job, __m512* sums, const __m512* reference,
+                            uint8_t* to) {
+    const int64_t score_slots = (kQ > 0 ? kQ : s.q_steps) * (kScoreKeys / 16);
+    const int64_t value_slots = ((kOut > 0 ? kOut : s.out_tiles) + 1) / 2 * (kScoreKeys / 32);
+    int64_t score_due = 0, value_due = 0;
+#pragma GCC unroll 16
+    for (int slot = 0; slot < kExpSlots; ++slot) {
+      if (kScores)
+        for (score_due += score_slots; score_due >= kExpSlots; score_due -= kExpSlots)
+          amx_score_slot(s, score_job, kQ > 0 ? kQ : s.q_steps);
+      if (kValues)
+        for (value_due += value_slots; value_due >= kExpSlots; value_due -= kExpSlots)
+          amx_value_slot(s, job, kOut > 0 ? kOut : s.out_tiles);
+      amx_exp_slot(slot, sums, reference, scores, to);
+    }
+  }
+
   void advance(AmxRowBlock& rows, int64_t key, bool more, bool masked) {
     if (masked)
       amx_mask_scores(rows, key, scores);
@@ -426,21 +448,14 @@ struct AmxWalk {
     __m512 sums[2] = {rows.sum[0], rows.sum[1]};
     uint8_t* to = p + (key - values_begin) / 32 * 2048;
     AmxScoreJob score_job = amx_score_job(s, key + kScoreKeys, next);
-    if (!more)
-      score_job.tiles_left = 0;
-    int64_t score_slots = s.q_steps * kScoreKeys / 16;
-    int64_t value_slots = (s.out_tiles + 1) / 2 * kScoreKeys / 32;
-    int64_t score_due = 0, value_due = 0;
+    const bool values = amx_has_slot(s, job); // enough of them for kValueKeys keys, or none
     amx_fence();
-    for (int slot = 0; slot < kExpSlots; ++slot) {
-      for (score_due += score_slots; score_due >= kExpSlots; score_due -= kExpSlots)
-        if (score_job.tiles_left > 0)
-          amx_score_slot(s, score_job);
-      for (value_due += value_slots; value_due >= kExpSlots; value_due -= kExpSlots)
-        if (amx_has_slot(s, job))
-          amx_value_slot(s, job);
-      amx_exp_slot(slot, sums, reference, scores, to);
-    }
+    if (more && values)
+      slots<true, true>(score_job, sums, reference, to);
+    else if (more)
+      slots<true, false>(score_job, sums, reference, to);
+    else
+      slots<false, false>(score_job, sums, reference, to);
     __mmask16 beyond = _mm512_cmp_ps_mask(sums[0], v_set(kSumLimit), _CMP_NLE_UQ) |
                        _mm512_cmp_ps_mask(sums[1], v_set(kSumLimit), _CMP_NLE_UQ);
     if (__builtin_expect(beyond != 0, 0)) { // take these keys again
@@ -471,6 +486,7 @@ struct AmxWalk {
 };
 
 // One block of rows over its keys.
+template <int kQ, int kOut>
 void amx_attend(const AttentionArgs& args, const AmxAttention& s, const RowSpan& span) {
   AmxRowBlock rows;
   rows.num_rows = span.num_rows;
@@ -504,7 +520,7 @@ void amx_attend(const AttentionArgs& args, const AmxAttention& s, const RowSpan&
     return;
   }
   amx_pack_q(args, s, rows);
-  AmxWalk walk(s, key_begin / kScoreKeys * kScoreKeys);
+  AmxWalk<kQ, kOut> walk(s, key_begin / kScoreKeys * kScoreKeys);
   for (int64_t key = walk.values_begin; key < key_end; key += kScoreKeys) {
     bool masked = key < all_begin || key + kScoreKeys > all_end;
     walk.advance(rows, key, key + kScoreKeys < key_end, masked);
@@ -538,7 +554,14 @@ template <KvType kv> void amx_run_attention(const AttentionArgs& args) {
     for (span.row_begin = 0; span.row_begin < rows; span.row_begin += span.num_rows) {
       int64_t left = rows - span.row_begin;
       span.num_rows = left < kAmxRows ? left : kAmxRows;
-      amx_attend(args, s, span);
+      if (s.q_steps == 2 && s.out_tiles == 4)
+        amx_attend<2, 4>(args, s, span);
+      else if (s.q_steps == 3 && s.out_tiles == 5)
+        amx_attend<3, 5>(args, s, span);
+      else if (s.q_steps == 4 && s.out_tiles == 8)
+        amx_attend<4, 8>(args, s, span);
+      else
+        amx_attend<0, 0>(args, s, span);
     }
   }
   amx_release();
