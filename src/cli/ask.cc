@@ -265,10 +265,10 @@ class AskCommand {
     if (const int code = prepare(turns, 0))
       return code;
     load_ms_ = files_ms + create_ms_;
-    fmt::print(stderr, "{}\n", dim("Ask; an empty line or Ctrl-D ends the chat."));
+    fmt::print(stderr, "{}\n", dim("Ask; an empty line or Ctrl-D ends the chat.", STDERR_FILENO));
     std::string line;
     while (true) {
-      fmt::print(stderr, "{}", bold("> "));
+      fmt::print(stderr, "{}", bold("> ", STDERR_FILENO));
       if (!std::getline(std::cin, line) || line.empty())
         break;
       turns.push_back(user_turn(line));

@@ -23,9 +23,10 @@ void on_interrupt(int) {
     ::_exit(kExitInterrupted);
 }
 
-bool colours() {
-  static const bool enabled = is_terminal(STDERR_FILENO) && std::getenv("NO_COLOR") == nullptr;
-  return enabled;
+// no-color.org: NO_COLOR counts when it is not empty.
+bool colours(int fd) {
+  const char* no_color = std::getenv("NO_COLOR");
+  return is_terminal(fd) && (no_color == nullptr || *no_color == '\0');
 }
 
 } // namespace
@@ -57,12 +58,12 @@ void catch_interrupts() {
 
 bool is_terminal(int fd) { return ::isatty(fd) != 0; }
 
-std::string dim(std::string_view text) {
-  return colours() ? fmt::format("\033[2m{}\033[0m", text) : std::string(text);
+std::string dim(std::string_view text, int fd) {
+  return colours(fd) ? fmt::format("\033[2m{}\033[0m", text) : std::string(text);
 }
 
-std::string bold(std::string_view text) {
-  return colours() ? fmt::format("\033[1m{}\033[0m", text) : std::string(text);
+std::string bold(std::string_view text, int fd) {
+  return colours(fd) ? fmt::format("\033[1m{}\033[0m", text) : std::string(text);
 }
 
 ProgressLine::ProgressLine(bool enabled) : enabled_(enabled && is_terminal(STDERR_FILENO)) {}
@@ -90,7 +91,7 @@ void ProgressLine::update(std::string_view stage, int64_t done, int64_t total,
     line += fmt::format("  {:.0f} {}/s, {} left", rate, unit,
                         format_millis(static_cast<double>(total - done) / rate * 1000));
   }
-  fmt::print(stderr, "\r\033[K{}", dim(line));
+  fmt::print(stderr, "\r\033[K{}", dim(line, STDERR_FILENO));
   std::fflush(stderr);
   shown_ = true;
 }

@@ -30,9 +30,9 @@ const std::atomic<bool>& interrupted();
 void catch_interrupts();
 
 bool is_terminal(int fd);
-// ANSI codes, or nothing when standard error is no terminal or NO_COLOR is set.
-std::string dim(std::string_view text);
-std::string bold(std::string_view text);
+// ANSI codes, or nothing when `fd`, where the text goes, is no terminal or NO_COLOR is set.
+std::string dim(std::string_view text, int fd);
+std::string bold(std::string_view text, int fd);
 
 // One line on standard error that is rewritten, only on a terminal; gone when it is destroyed.
 class ProgressLine {

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <map>
+#include <unistd.h>
 
 namespace pinhole::cli {
 
@@ -135,7 +136,7 @@ Json model_to_json(const Model& model) {
 }
 
 void print_file(const Json& file) {
-  fmt::print("{}\n", bold(file["path"].get<std::string>()));
+  fmt::print("{}\n", bold(file["path"].get<std::string>(), STDOUT_FILENO));
   fmt::print("  {} with {} tensors in {} part(s), {}\n", file["container"].get<std::string>(),
              file["tensors"].get<size_t>(), file["parts"].get<size_t>(),
              format_bytes(file["bytes"].get<uint64_t>()));
@@ -164,7 +165,7 @@ void print_file(const Json& file) {
 }
 
 void print_model(const Json& model) {
-  fmt::print("{} {}\n", bold("model"), model["name"].get<std::string>());
+  fmt::print("{} {}\n", bold("model", STDOUT_FILENO), model["name"].get<std::string>());
   fmt::print("  family {}, {} layers, hidden_size {}, {} kv heads x {}, vocabulary {}\n",
              model["family"].get<std::string>(), model["num_hidden_layers"].get<int64_t>(),
              model["hidden_size"].get<int64_t>(), model["num_key_value_heads"].get<int64_t>(),
