@@ -12,9 +12,9 @@ namespace {
 
 constexpr int64_t kAmxRows = 32;   // rows of (query, head) in a block: two tiles
 constexpr int64_t kScoreKeys = 32; // keys whose exponentials are taken together
-constexpr int64_t kValueKeys =
-    1024; // keys between additions to O: loading and storing O costs more
-          // than P from L2 (kernels_bench amx/attention, Xeon with AMX)
+// Keys between additions to O: loading and storing O costs more than reading P from L2, but a third
+// of a row's keys must be left to overlap with (kernels_bench amx/attention, Xeon with AMX).
+constexpr int64_t kValueKeys = 1024, kMinValueKeys = 256;
 constexpr float kSumLimit = 0x1p60f; // of probabilities: raise the reference
 constexpr float kScoreUnit = 128.0f; // scores are in 1/128 of log2
 constexpr float kNoScore = -1e30f;   // a masked score
@@ -84,8 +84,18 @@ void amx_pack_kv(const AttentionArgs& args, const AmxAttention& s, int64_t kv_he
   const char* k = static_cast<const char*>(args.k) + kv_head * args.k_head_bytes;
   const char* v = static_cast<const char*>(args.v) + kv_head * args.v_head_bytes;
   int64_t padded = amx_pad(end, kScoreKeys);
+  // Rows of one head lie far apart: the core does not fetch them ahead by itself.
+  auto fetch = [&](const char* base, int64_t row_bytes, int64_t head_bytes, int64_t key) {
+    const char* row = base + (key < end ? key : end - 1) * row_bytes;
+    for (int64_t i = 0; i < head_bytes; i += 64)
+      __builtin_prefetch(row + i);
+  };
+  int64_t used_bytes = kv == KvType::kF32   ? args.head_dim * 4
+                       : kv == KvType::kF16 ? args.head_dim * 2
+                                            : args.head_dim / 32 * 34;
   for (int64_t key = begin; key < padded; ++key) {
     uint8_t* to = s.k + key / 16 * s.q_steps * 1024 + key % 16 * 64;
+    fetch(k, args.k_row_bytes, used_bytes, key + 24);
     for (int64_t d = 0; d < s.q_steps; ++d) {
       __m512i x = key < end ? kv_bf16<kv>(k + key * args.k_row_bytes, d * 32, args.head_dim)
                             : _mm512_setzero_si512();
@@ -93,6 +103,8 @@ void amx_pack_kv(const AttentionArgs& args, const AmxAttention& s, int64_t kv_he
     }
   }
   for (int64_t key = begin; key < padded; key += 32) {
+    for (int64_t i = 0; i < 32; ++i)
+      fetch(v, args.v_row_bytes, used_bytes, key + 32 + i);
     for (int64_t d = 0; d < s.out_tiles; d += 2) {
       __m512i low[16], high[16]; // [pair of keys][elements d * 16 ...], each a dword of two keys
       for (int64_t pair = 0; pair < 16; ++pair) {
@@ -367,12 +379,15 @@ template <int kQ, int kOut> struct AmxWalk {
   uint8_t* p;     // being filled
   uint8_t* taken; // that job reads
   AmxValueJob job;
-  int64_t values_begin;
+  int64_t values_begin, value_keys;
   bool has_out = false; // O holds something
 
-  AmxWalk(const AmxAttention& attention, int64_t first_key)
+  AmxWalk(const AmxAttention& attention, int64_t first_key, int64_t end_key)
       : s(attention), scores(attention.scores), next(attention.scores + kScoreKeys * kAmxRows),
         p(attention.p), taken(attention.p + kValueKeys * kAmxRows * 2), values_begin(first_key) {
+    value_keys = amx_pad((end_key - first_key) / 3, kScoreKeys);
+    value_keys = value_keys < kMinValueKeys ? kMinValueKeys : value_keys;
+    value_keys = value_keys > kValueKeys ? kValueKeys : value_keys;
     job.d = s.out_tiles;
     AmxScoreJob score_job = amx_score_job(s, first_key, scores);
     amx_fence();
@@ -448,7 +463,7 @@ template <int kQ, int kOut> struct AmxWalk {
     __m512 sums[2] = {rows.sum[0], rows.sum[1]};
     uint8_t* to = p + (key - values_begin) / 32 * 2048;
     AmxScoreJob score_job = amx_score_job(s, key + kScoreKeys, next);
-    const bool values = amx_has_slot(s, job); // enough of them for kValueKeys keys, or none
+    const bool values = amx_has_slot(s, job); // enough of them for value_keys keys, or none
     amx_fence();
     if (more && values)
       slots<true, true>(score_job, sums, reference, to);
@@ -472,7 +487,7 @@ template <int kQ, int kOut> struct AmxWalk {
     float* swap = scores;
     scores = next;
     next = swap;
-    if (key + kScoreKeys - values_begin == kValueKeys)
+    if (key + kScoreKeys - values_begin == value_keys)
       hand_over(key + kScoreKeys);
     last_key = key + kScoreKeys;
   }
@@ -492,8 +507,8 @@ void amx_attend(const AttentionArgs& args, const AmxAttention& s, const RowSpan&
   rows.num_rows = span.num_rows;
   alignas(64) int32_t begins[32] = {}, ends[32] = {};
   int64_t key_begin = args.num_kv, key_end = 0, all_begin = 0, all_end = args.num_kv;
+  int64_t query = query_of(args, span, 0), head = head_of(span, 0);
   for (int64_t row = 0; row < span.num_rows; ++row) {
-    int64_t query = query_of(args, span, row), head = head_of(span, row);
     rows.q_offset[row] = query * args.q_stride + head * args.head_dim;
     rows.out_offset[row] = query * args.out_stride + head * args.head_dim;
     int64_t begin = args.key_begin[query], end = args.key_end[query];
@@ -505,7 +520,13 @@ void amx_attend(const AttentionArgs& args, const AmxAttention& s, const RowSpan&
     }
     all_begin = begin > all_begin ? begin : all_begin;
     all_end = end < all_end ? end : all_end;
+    if (++head == span.head_begin + span.heads) {
+      head = span.head_begin;
+      ++query;
+    }
   }
+  // The rows of Q after these are as far on as 32 rows are from each other.
+  int64_t next_q = kAmxRows / span.heads * args.q_stride;
   for (int half = 0; half < 2; ++half) {
     rows.begin[half] = _mm512_load_si512(begins + 16 * half);
     rows.end[half] = _mm512_load_si512(ends + 16 * half);
@@ -520,8 +541,18 @@ void amx_attend(const AttentionArgs& args, const AmxAttention& s, const RowSpan&
     return;
   }
   amx_pack_q(args, s, rows);
-  AmxWalk<kQ, kOut> walk(s, key_begin / kScoreKeys * kScoreKeys);
+  AmxWalk<kQ, kOut> walk(s, key_begin / kScoreKeys * kScoreKeys, key_end);
+  int64_t fetched = 0;
   for (int64_t key = walk.values_begin; key < key_end; key += kScoreKeys) {
+    if (fetched < span.num_rows) { // rows that this block writes, and the next one reads
+      const float* q = args.q + rows.q_offset[fetched] + next_q;
+      float* out = args.out + rows.out_offset[fetched];
+      for (int64_t i = 0; i < args.head_dim; i += 16) {
+        __builtin_prefetch(q + i);
+        __builtin_prefetch(out + i, 1);
+      }
+      ++fetched;
+    }
     bool masked = key < all_begin || key + kScoreKeys > all_end;
     walk.advance(rows, key, key + kScoreKeys < key_end, masked);
   }
