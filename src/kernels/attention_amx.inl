@@ -161,7 +161,8 @@ PINHOLE_INLINE void amx_pack_q(const AttentionArgs& args, const AmxAttention& s,
   }
 }
 
-// Scores of kScoreKeys keys by 32 rows: a slot multiplies 16 keys by 32 elements. Tiles 4 to 7.
+// Scores of kScoreKeys keys by 32 rows: a slot multiplies 16 keys by 32 elements. Tiles 4 and 5
+// hold them from one slot to the next.
 struct AmxScoreJob {
   const uint8_t* k;
   float* scores;
@@ -272,8 +273,8 @@ PINHOLE_INLINE void amx_exp_slot(int slot, __m512* sums, const __m512* reference
                         p + tile / 2 * 2048 + half * 1024 + tile % 2 * 512 + part * 256);
 }
 
-// O += V P: a slot multiplies 32 elements of O by 32 keys. Tiles 0 to 3 are O's, and stay from one
-// slot to the next.
+// O += V P: a slot multiplies 32 elements of O by 32 keys. Tiles 0 to 3 are O's, as 4 and 5 are of
+// scores: slots of both kinds alternate, and share 6 and 7 alone.
 struct AmxValueJob {
   const uint8_t* p;
   const uint8_t* v; // of the first key
@@ -306,16 +307,19 @@ PINHOLE_INLINE void amx_value_slot(const AmxAttention& s, AmxValueJob& job, int6
       }
     }
   }
-  _tile_loadd(4, v, 64);
-  _tile_loadd(5, p, 64);
-  _tile_dpbf16ps(0, 4, 5);
-  _tile_loadd(6, p + 1024, 64);
-  _tile_dpbf16ps(1, 4, 6);
+  _tile_loadd(6, v, 64);
+  _tile_loadd(7, p, 64);
+  _tile_dpbf16ps(0, 6, 7);
   if (two) {
-    _tile_loadd(7, v + 1024, 64);
-    _tile_dpbf16ps(2, 7, 5);
-    _tile_dpbf16ps(3, 7, 6);
+    _tile_loadd(6, v + 1024, 64);
+    _tile_dpbf16ps(2, 6, 7);
+    _tile_loadd(7, p + 1024, 64);
+    _tile_dpbf16ps(3, 6, 7);
+    _tile_loadd(6, v, 64);
+  } else {
+    _tile_loadd(7, p + 1024, 64);
   }
+  _tile_dpbf16ps(1, 6, 7);
   if (++job.i == job.steps) {
     _tile_stored(0, out, 64);
     _tile_stored(1, out + 256, 64);

@@ -187,6 +187,8 @@ TEST_P(AttentionRounded, VisionHeads) {
     check({70, 70, 3, 3, head_dim}, everything);
   check({40, 700, 1, 1, 64}, everything); // more keys than are added up at once
   check({33, 1030, 2, 2, 72}, everything);
+  for (int64_t head_dim : {32, 40, 80, 96, 112, 128, 160, 256})
+    check({35, 833, 1, 1, head_dim}, everything);
 }
 
 TEST_P(AttentionRounded, CausalGroups) {
