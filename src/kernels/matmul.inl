@@ -12,7 +12,6 @@
 #include "kernels/matmul_int8.inl"
 #if defined(PINHOLE_KERNEL_AMX)
 #include "kernels/matmul_amx.inl"
-#include "kernels/matmul_amx_many.inl"
 #endif
 // clang-format on
 
@@ -45,19 +44,16 @@ struct FormatKernels {
   MatmulKernel int_1;    // one row of x as int8
   MatmulKernel int_any;
 #if defined(PINHOLE_KERNEL_AMX)
-  MatmulKernel tiles;      // bf16
-  MatmulKernel tiles_many; // for many rows of x
+  MatmulKernel tiles; // bf16
 #endif
 };
 
 constexpr FormatKernels kMatmul[] = {
 #if defined(PINHOLE_KERNEL_AMX)
 #define PINHOLE_TILES(id, name)                                                                    \
-  , {name ".bf16.amx", kAmxBlock,         amx_x_bytes,          kAmxBlock,                         \
-     amx_pack_x,       amx_scratch_bytes, amx_run<FormatId::id>},                                  \
-  {                                                                                                \
-    name ".bf16.many.amx", kAmxBlock, amx_x_bytes, kAmxBlock, amx_many_pack_x,                     \
-        amx_many_scratch_bytes, amx_many_run<FormatId::id>                                         \
+  , {                                                                                              \
+    name ".bf16.amx", kAmxBlock, amx_x_bytes, kAmxBlock, amx_pack_x, amx_scratch_bytes,            \
+        amx_run<FormatId::id>                                                                      \
   }
 #else
 #define PINHOLE_TILES(id, name)
@@ -75,10 +71,6 @@ constexpr FormatKernels kMatmul[] = {
 
 // Rows of x from which tiles (or f32 tiles) beat the kernels for few rows.
 constexpr int64_t kFewRows = 8;
-#if defined(PINHOLE_KERNEL_AMX)
-// Rows of x from which transposing W pays (kernels_bench amx/Q4_K, Xeon with AMX).
-constexpr int64_t kManyRows = 256;
-#endif
 
 const MatmulKernel* pick_matmul(FormatId format, int64_t m, bool exact) {
   const FormatKernels& kernels = kMatmul[static_cast<int>(format)];
@@ -88,7 +80,7 @@ const MatmulKernel* pick_matmul(FormatId format, int64_t m, bool exact) {
     return &kernels.exact;
 #if defined(PINHOLE_KERNEL_AMX)
   if (m > kFewRows)
-    return m < kManyRows ? &kernels.tiles : &kernels.tiles_many;
+    return &kernels.tiles;
 #endif
   if (kernels.int_1.run == nullptr)
     return &kernels.exact;

@@ -277,23 +277,6 @@ TEST_P(Matmul, ManyColumns) {
     check_both({70, 700, block == 1 ? 90 : 256});
 }
 
-// Kernels for many rows: whole and cut blocks, all ways to end a row, k in one and in more chunks.
-TEST_P(Matmul, ManyRows) {
-  if (std::get<0>(GetParam()) == "scalar")
-    return check_both({260, 3, 256});
-  int64_t block = format_info(format()).block_elements;
-  double small = 1.0 / 64;
-  check(*table_, format(), false, {256, 64, 256, true});
-  for (int64_t k : {block == 1 ? int64_t{90} : int64_t{256}, int64_t{2304}}) {
-    check(*table_, format(), false, {300, 70, k, true, Activation::kNone, 1});
-    check(*table_, format(), false, {257, 96, k, true, Activation::kNone, 2});
-    check(*table_, format(), false, {272, 33, k, false, Activation::kGeluTanh, 0, small});
-    check(*table_, format(), false, {258, 64, k, true, Activation::kSilu, 2, small});
-    check(*table_, format(), false, {288, 64, k, true, Activation::kGeluErf, 1, small});
-    check(*table_, format(), false, {288, 64, k});
-  }
-}
-
 std::vector<int> all_formats() {
   std::vector<int> formats;
   for (int i = 0; i < kNumFormats; ++i)
