@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cstdio>
 #include <fmt/format.h>
-#include <iostream>
 #include <unistd.h>
 
 namespace pinhole::cli {
@@ -269,7 +268,7 @@ class AskCommand {
     std::string line;
     while (true) {
       fmt::print(stderr, "{}", bold("> ", STDERR_FILENO));
-      if (!std::getline(std::cin, line) || line.empty())
+      if (!read_line(line) || line.empty())
         break;
       turns.push_back(user_turn(line));
       Answer answer;

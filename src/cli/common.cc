@@ -4,23 +4,31 @@
 #include "base/units.h"
 #include "kernels/select.h"
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <poll.h>
 #include <unistd.h>
+#include <utility>
 
 namespace pinhole::cli {
 
 namespace {
 
 std::atomic<bool> g_interrupted{false};
+int g_wake[2] = {-1, -1}; // a pipe: readable once interrupted, so that a poll cannot miss it
 
 void on_interrupt(int) {
   if (g_interrupted.exchange(true))
     ::_exit(kExitInterrupted);
+  const int saved = errno;
+  (void)!::write(g_wake[1], "", 1);
+  errno = saved;
 }
 
 // no-color.org: NO_COLOR counts when it is not empty.
@@ -50,10 +58,37 @@ int report(const Error& error) {
 const std::atomic<bool>& interrupted() { return g_interrupted; }
 
 void catch_interrupts() {
+  if (::pipe2(g_wake, O_CLOEXEC | O_NONBLOCK) != 0)
+    g_wake[0] = g_wake[1] = -1;
   struct sigaction action {};
   action.sa_handler = on_interrupt;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+}
+
+bool read_line(std::string& line) {
+  static std::string buffered;
+  while (!interrupted()) {
+    if (const size_t end = buffered.find('\n'); end != std::string::npos) {
+      line = buffered.substr(0, end);
+      buffered.erase(0, end + 1);
+      return true;
+    }
+    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {g_wake[0], POLLIN, 0}};
+    if (::poll(waits, 2, -1) < 0)
+      continue; // a signal: the loop looks whether it was an interrupt
+    if (waits[0].revents == 0)
+      continue;
+    char bytes[4096];
+    const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof bytes);
+    if (n > 0) {
+      buffered.append(bytes, static_cast<size_t>(n));
+    } else if (n == 0 || errno != EINTR) {
+      line = std::exchange(buffered, {});
+      return !line.empty();
+    }
+  }
+  return false;
 }
 
 bool is_terminal(int fd) { return ::isatty(fd) != 0; }

@@ -28,6 +28,8 @@ int report(const Error& error);
 // Set by Ctrl-C; a second Ctrl-C ends the program at once.
 const std::atomic<bool>& interrupted();
 void catch_interrupts();
+// The next line of standard input, without its end. False at the end of input and on Ctrl-C.
+bool read_line(std::string& line);
 
 bool is_terminal(int fd);
 // ANSI codes, or nothing when `fd`, where the text goes, is no terminal or NO_COLOR is set.
@@ -75,6 +77,7 @@ Result<std::string> default_model();
 // Adds the subcommands to `app`; each returns its exit code through `exit`.
 void add_ask(CLI::App& app, int& exit);
 void add_inspect(CLI::App& app, int& exit);
+void add_perf(CLI::App& app, int& exit);
 void add_tokenize(CLI::App& app, int& exit);
 void add_verify(CLI::App& app, int& exit);
 

@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   int exit = kExitOk;
   add_ask(app, exit);
   add_inspect(app, exit);
+  add_perf(app, exit);
   add_tokenize(app, exit);
   add_verify(app, exit);
   catch_interrupts();

@@ -5,4 +5,5 @@
 #include "kernels/decode.inl"
 #include "kernels/attention.inl"
 #include "kernels/matmul.inl"
+#include "kernels/ceilings.inl"
 #include "kernels/table.inl"

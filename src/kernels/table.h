@@ -77,6 +77,14 @@ struct AttentionKernel {
   void (*run)(const AttentionArgs& args);
 };
 
+// A loop of one kind of arithmetic on operands in registers or L1: a ceiling for kernels that do
+// the same kind.
+struct PeakLoop {
+  const char* name;      // "f32", "int8", "bf16 tiles", "int8 tiles"
+  int64_t ops_per_round; // multiplications and additions
+  void (*run)(int64_t rounds);
+};
+
 // Kernels whose inputs and outputs are f32 rows; every function works on whole rows, the caller
 // splits rows between threads.
 struct Table {
@@ -112,6 +120,11 @@ struct Table {
   void (*softmax)(const float* x, float* y, int64_t n);
   // Index of the largest value, the lowest index among equals.
   int64_t (*argmax)(const float* x, int64_t n);
+
+  const PeakLoop* peaks;
+  int64_t num_peaks;
+  // Reads all of `data` (64-byte aligned, finite floats) as fast as one thread can.
+  uint64_t (*read_memory)(const void* data, int64_t bytes);
 };
 
 } // namespace pinhole::kernels

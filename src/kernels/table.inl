@@ -18,7 +18,10 @@ constexpr Table kTable = {PINHOLE_KERNEL_NAME,
                           rope,
                           store_kv,
                           softmax,
-                          argmax};
+                          argmax,
+                          kPeaks,
+                          sizeof kPeaks / sizeof kPeaks[0],
+                          read_memory};
 
 } // namespace
 } // namespace pinhole::kernels

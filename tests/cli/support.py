@@ -62,8 +62,12 @@ def pinhole(*args, stdin=b"", env=None):
     limit = None if os.environ.get("PINHOLE_SANITIZED") else limit_memory
     run = subprocess.run([PROGRAM, *map(str, args)], input=stdin, capture_output=True,
                          timeout=TIME_LIMIT_S, env=env or environment(), preexec_fn=limit)
-    return Run(run.returncode, run.stdout.decode("utf-8", "replace"),
-               run.stderr.decode("utf-8", "replace"))
+    out = Run(run.returncode, run.stdout.decode("utf-8", "replace"),
+              run.stderr.decode("utf-8", "replace"))
+    # A sanitizer's report, whatever exit code it chose, and an exception that nobody caught.
+    if re.search(r"Sanitizer|runtime error:|terminate called", out.err):
+        raise AssertionError(f"{args}: {out}")
+    return out
 
 
 class Case(unittest.TestCase):

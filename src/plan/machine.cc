@@ -1,0 +1,84 @@
+#include "plan/machine.h"
+
+#include "base/function_ref.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <sys/mman.h>
+
+namespace pinhole {
+
+namespace {
+
+constexpr int64_t kReadBytes = int64_t{512} << 20; // several times the largest shared caches
+constexpr int kReadRuns = 5;
+constexpr int kPeakRuns = 7;
+constexpr double kPeakSeconds = 0.01;
+
+double best_seconds(int runs, FunctionRef<void()> work) {
+  double best = 1e30;
+  for (int i = 0; i < runs; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+MachineRate measure_read(const kernels::Table& table, ThreadPool& threads) {
+  MachineRate rate{"read", 0, 0};
+  void* memory = ::mmap(nullptr, static_cast<size_t>(kReadBytes), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED)
+    return rate;
+  ::madvise(memory, static_cast<size_t>(kReadBytes), MADV_HUGEPAGE);
+  auto* bytes = static_cast<std::byte*>(memory);
+  const int64_t part = kReadBytes / threads.num_threads() / 4096 * 4096;
+  threads.run([&](int idx) { std::memset(bytes + idx * part, 0, static_cast<size_t>(part)); });
+  rate.one_thread = static_cast<double>(part) * 1e-9 /
+                    best_seconds(kReadRuns, [&] { table.read_memory(bytes, part); });
+  rate.all_threads =
+      static_cast<double>(part * threads.num_threads()) * 1e-9 / best_seconds(kReadRuns, [&] {
+        threads.run([&](int idx) { table.read_memory(bytes + idx * part, part); });
+      });
+  ::munmap(memory, static_cast<size_t>(kReadBytes));
+  return rate;
+}
+
+MachineRate measure_peak(const kernels::PeakLoop& loop, ThreadPool& threads) {
+  int64_t rounds = 1000;
+  double seconds = 0;
+  while ((seconds = best_seconds(1, [&] { loop.run(rounds); })) < kPeakSeconds)
+    rounds *= 2;
+  const double gops = static_cast<double>(rounds * loop.ops_per_round) * 1e-9;
+  MachineRate rate{loop.name, 0, 0};
+  rate.one_thread = gops / best_seconds(kPeakRuns, [&] { loop.run(rounds); });
+  rate.all_threads =
+      gops * threads.num_threads() /
+      best_seconds(kPeakRuns, [&] { threads.run([&](int) { loop.run(rounds); }); });
+  return rate;
+}
+
+} // namespace
+
+double Machine::ops(std::string_view name) const {
+  for (const MachineRate& rate : arithmetic) {
+    if (rate.name == name)
+      return rate.all_threads;
+  }
+  return 0;
+}
+
+Machine measure_machine(const kernels::Table& table, ThreadPool& threads) {
+  Machine machine;
+  machine.isa = table.isa;
+  machine.num_threads = threads.num_threads();
+  machine.read = measure_read(table, threads);
+  for (int64_t i = 0; i < table.num_peaks; ++i)
+    machine.arithmetic.push_back(measure_peak(table.peaks[i], threads));
+  return machine;
+}
+
+} // namespace pinhole

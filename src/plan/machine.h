@@ -1,0 +1,34 @@
+// What this machine can do at most, measured: memory read and arithmetic, on one thread and on all.
+// Predictions and reports are shares of these.
+#pragma once
+
+#include "base/thread_pool.h"
+#include "kernels/table.h"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pinhole {
+
+struct MachineRate {
+  std::string name; // "read" in GB/s; a kind of arithmetic in Gop/s (a multiply-add is two)
+  double one_thread = 0;
+  double all_threads = 0;
+};
+
+struct Machine {
+  std::string isa;
+  int num_threads = 1;
+  MachineRate read;                    // GB/s from memory, beyond the caches
+  std::vector<MachineRate> arithmetic; // Gop/s, in the order of kernels::Table::peaks
+
+  // The rate called `name` on all threads, 0 when this instruction set has no such arithmetic.
+  double ops(std::string_view name) const;
+};
+
+// Takes about a second and 512 MiB; the best of several short runs, so that a moment of other work
+// does not count.
+Machine measure_machine(const kernels::Table& table, ThreadPool& threads);
+
+} // namespace pinhole

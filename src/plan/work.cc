@@ -1,0 +1,89 @@
+#include "plan/work.h"
+
+#include "plan/memory.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pinhole {
+
+namespace {
+
+double bytes_of(const Weight& weight) {
+  return static_cast<double>(row_bytes(weight.format, weight.cols)) *
+         static_cast<double>(weight.rows);
+}
+
+double size_of(const Weight& weight) {
+  return static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
+}
+
+bool is_windowed(const Graph& graph, ValueId key_begin) {
+  for (const Input& input : graph.inputs()) {
+    if (input.value == key_begin)
+      return input.parameter != 0;
+  }
+  return false;
+}
+
+Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
+  const auto rows = static_cast<double>(shape.rows.count(graph.value(op.x).rows));
+  const auto past = static_cast<double>(shape.past_tokens);
+  Work work;
+  double pairs = rows * rows; // of query and key
+  if (op.layer >= 0) {        // row i sees past + i + 1 keys
+    pairs = rows * past + rows * (rows + 1) / 2;
+    work.cache_bytes = (past + rows) * 2.0 * static_cast<double>(op.kv_heads) *
+                       static_cast<double>(kv_row_bytes(shape.kv_type, op.head_dim));
+  } else if (shape.window_keys > 0 && is_windowed(graph, op.b)) {
+    pairs = rows * std::min(rows, static_cast<double>(shape.window_keys));
+  }
+  // q k and p v, each a multiply-add
+  work.flops = 4.0 * pairs * static_cast<double>(op.heads * op.head_dim);
+  return work;
+}
+
+Work moe_work(const Graph& graph, const Op& op, const WorkShape& shape) {
+  const auto rows = static_cast<double>(shape.rows.count(graph.value(op.x).rows));
+  const auto experts = static_cast<double>(graph.weight(op.gate).experts);
+  const auto chosen = static_cast<double>(graph.value(op.a).cols);
+  const double read = experts * (1 - std::pow(1 - chosen / experts, rows));
+  Work work;
+  for (const WeightId id : {op.gate, op.up, op.down}) {
+    work.flops += 2.0 * rows * chosen * size_of(graph.weight(id));
+    work.weight_bytes += read * bytes_of(graph.weight(id));
+  }
+  return work;
+}
+
+} // namespace
+
+Work& Work::operator+=(const Work& other) {
+  flops += other.flops;
+  weight_bytes += other.weight_bytes;
+  cache_bytes += other.cache_bytes;
+  return *this;
+}
+
+Work op_work(const Graph& graph, const Op& op, const WorkShape& shape) {
+  Work work;
+  switch (op.kind) {
+  case OpKind::kMatmul: {
+    const auto rows = static_cast<double>(shape.rows.count(graph.value(op.x).rows));
+    for (const MatmulPart& part : op.parts) {
+      const Weight& weight = graph.weight(part.weight);
+      work.flops += 2.0 * rows * size_of(weight);
+      work.weight_bytes += rows > 0 ? bytes_of(weight) : 0.0;
+    }
+    return work;
+  }
+  case OpKind::kAttention:
+    return attention_work(graph, op, shape);
+  case OpKind::kMoe:
+    return moe_work(graph, op, shape);
+  default:
+    return work;
+  }
+}
+
+} // namespace pinhole

@@ -1,0 +1,30 @@
+// What an op costs in principle: arithmetic and bytes, counted from the graph. Held against the
+// machine's ceilings (plan/machine.h) it says how good a run is, or how long one will take.
+#pragma once
+
+#include "kernels/table.h"
+#include "model/graph.h"
+
+namespace pinhole {
+
+struct Work {
+  double flops = 0;        // a multiply-add is two
+  double weight_bytes = 0; // read from the mapped files, each weight once
+  double cache_bytes = 0;  // of the KV cache, read
+
+  Work& operator+=(const Work& other);
+};
+
+// The run that an op is counted in.
+struct WorkShape {
+  RowBinding rows;
+  int64_t past_tokens = 0; // in the KV cache before this run
+  int64_t window_keys = 0; // keys that a row sees in windowed attention
+  kernels::KvType kv_type = kernels::KvType::kF16;
+};
+
+// Norms, activations and copies count no flops: next to matmul and attention they are nothing.
+// Experts count as many as this many tokens will choose if all are chosen equally often.
+Work op_work(const Graph& graph, const Op& op, const WorkShape& shape);
+
+} // namespace pinhole
