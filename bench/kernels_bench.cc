@@ -130,7 +130,8 @@ void bench_matmul(benchmark::State& state, const Table* table, FormatId format, 
   uint8_t* weights = arena();
   // One valid block everywhere: zeros decode to zeros, and speed does not depend on values.
   int64_t copies = m <= 8 ? static_cast<int64_t>(kArena) / bytes : 1;
-  std::vector<float> x(static_cast<size_t>(m * k)), y(static_cast<size_t>(m * n));
+  std::vector<float> x(static_cast<size_t>(m * k));
+  float* y = reinterpret_cast<float*>(big_pages(static_cast<size_t>(m * n) * sizeof(float)));
   std::mt19937 random(1);
   for (float& value : x)
     value = static_cast<float>(random()) * 1e-9f - 2.0f;
@@ -139,7 +140,7 @@ void bench_matmul(benchmark::State& state, const Table* table, FormatId format, 
   MatmulArgs args = {};
   args.x = packed;
   args.w_row_bytes = row_bytes(format, k);
-  args.y = y.data();
+  args.y = y;
   args.y_stride = n;
   args.m = m;
   args.n = n;
@@ -164,6 +165,7 @@ void bench_matmul(benchmark::State& state, const Table* table, FormatId format, 
   state.counters["ceiling"] = top;
   state.counters["share"] = top > 0.0 ? speed / top : 0.0;
   state.counters["pack_us"] = pack * 1e6;
+  free(y);
   free(packed);
   free(scratch);
 }

@@ -39,11 +39,11 @@ struct Line {
 
 struct Stage {
   std::string name;
-  int64_t tokens = 0;        // what a rate counts: prompt or generated tokens, patches
-  double first_seconds = 0;  // with the files' pages not yet mapped
-  double seconds = 0;        // median of the later rounds
-  Work work;                 // of one run
-  std::vector<Line> lines;   // largest first
+  int64_t tokens = 0;       // what a rate counts: prompt or generated tokens, patches
+  double first_seconds = 0; // with the files' pages not yet mapped
+  double seconds = 0;       // median of the later rounds
+  Work work;                // of one run
+  std::vector<Line> lines;  // largest first
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -186,9 +186,8 @@ class PerfCommand {
     Size size;
     if (std::sscanf(options_.image.c_str(), "%ldx%ld", &size.width, &size.height) != 2 ||
         size.width < 1 || size.height < 1) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("'{}' is no picture size", options_.image), "--image",
-                  "give it as WIDTHxHEIGHT, such as 1024x768");
+      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no picture size", options_.image),
+                  "--image", "give it as WIDTHxHEIGHT, such as 1024x768");
     }
     PINHOLE_TRY(size, smart_resize(size, spec.patch_size * spec.merge_size, spec.min_pixels,
                                    spec.max_pixels));
@@ -197,9 +196,9 @@ class PerfCommand {
 
   Status measure_picture() {
     const PictureSpec& spec = *loaded_->model.pictures;
-    StageClock clock(fmt::format("picture {}x{}", grid_.width * spec.patch_size,
-                                 grid_.height * spec.patch_size),
-                     loaded_->model.vision, session_->backend());
+    StageClock clock(
+        fmt::format("picture {}x{}", grid_.width * spec.patch_size, grid_.height * spec.patch_size),
+        loaded_->model.vision, session_->backend());
     // Speed does not depend on the pixels, as long as they differ.
     const auto noise = [&](int64_t begin, int64_t end, float* out) {
       for (int64_t i = 0; i < (end - begin) * spec.patch_elements(); ++i)
@@ -266,15 +265,14 @@ class PerfCommand {
     const int64_t count = options_.decode_tokens;
     const std::vector<PromptToken> words = prompt(depth + count);
     if (depth > 0) {
-      PINHOLE_CHECK(session_->prefill(std::span(words).first(static_cast<size_t>(depth)),
-                                      &interrupted()));
+      PINHOLE_CHECK(
+          session_->prefill(std::span(words).first(static_cast<size_t>(depth)), &interrupted()));
     }
     for (int i = 0; i <= options_.rounds; ++i) {
       session_->truncate(depth);
       PINHOLE_CHECK(clock.round(i > 0, [&]() -> Status {
         for (int64_t j = 0; j < count; ++j) {
-          PINHOLE_CHECK(
-              session_->step(words[static_cast<size_t>(depth + j)], &interrupted()));
+          PINHOLE_CHECK(session_->step(words[static_cast<size_t>(depth + j)], &interrupted()));
         }
         return {};
       }));
@@ -299,8 +297,7 @@ class PerfCommand {
   }
 
   void print_machine() const {
-    fmt::print("{:<24} {:>12} {:>12}\n",
-               fmt::format("this machine ({})", machine_.isa), "1 thread",
+    fmt::print("{:<24} {:>12} {:>12}\n", fmt::format("this machine ({})", machine_.isa), "1 thread",
                fmt::format("{} threads", machine_.num_threads));
     const auto print = [](const MachineRate& rate, const char* unit) {
       fmt::print("  {:<22} {:>12.1f} {:>12.1f} {}\n", rate.name, rate.one_thread, rate.all_threads,
@@ -332,8 +329,7 @@ class PerfCommand {
   void print(const Stage& stage) const {
     fmt::print("\n{}", bold(stage.name, STDOUT_FILENO));
     if (stage.tokens > 0 && stage.seconds > 0) {
-      fmt::print(": {} ({:.1f} a second), {} the first time",
-                 format_millis(stage.seconds * 1e3),
+      fmt::print(": {} ({:.1f} a second), {} the first time", format_millis(stage.seconds * 1e3),
                  static_cast<double>(stage.tokens) / stage.seconds,
                  format_millis(stage.first_seconds * 1e3));
     }
@@ -346,9 +342,8 @@ class PerfCommand {
   }
 
   static Json rate_to_json(const MachineRate& rate) {
-    return {{"name", rate.name},
-            {"one_thread", rate.one_thread},
-            {"all_threads", rate.all_threads}};
+    return {
+        {"name", rate.name}, {"one_thread", rate.one_thread}, {"all_threads", rate.all_threads}};
   }
 
   Json work_to_json(double seconds, const Work& work) const {

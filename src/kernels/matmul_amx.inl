@@ -2,9 +2,9 @@
 //
 // W is the left factor: a weight row decodes in the order that a tile row wants, and only x, packed
 // once, is transposed. Tiles hold y^T, 16 rows of W by 16 of x; 2 x 2 of them use each load twice.
-// A strip of W, one chunk of k at a time, is decoded into L2 and used for every panel of x; panels
-// come from L3, so the strip is as tall as L2 allows: strip rows * 2 operations for each byte of x.
-
+// A strip of W is decoded into L2 and used for every panel of 32 rows of x. Two operands from L2
+// are too many (75 % of the arithmetic, one is 99 %), so k goes in slices of which x's part stays
+// in L1, while W's passes by it (loads with the T1 hint do not displace it); sums wait in L2.
 #include "kernels/amx_tiles.inl"
 #include "kernels/matmul_amx_unpack.inl"
 
@@ -12,8 +12,11 @@ namespace pinhole::kernels {
 namespace {
 
 constexpr int64_t kAmxBlock = 32;           // rows of W, and rows of x, of a block of 2 x 2 tiles
-constexpr int64_t kAmxChunk = 2048;         // elements of k
-constexpr int64_t kAmxStripBytes = 1 << 20; // half of a 2 MiB L2
+constexpr int64_t kAmxChunk = 2048;         // elements of k of a strip
+constexpr int64_t kAmxSlice = 16;           // steps of a slice: 32 KiB of x in a 48 KiB L1
+constexpr int64_t kAmxStripBytes = 5 << 18; // most of a 2 MiB L2
+constexpr int64_t kAmxSumBytes = 4096;      // f32 sums of a block
+constexpr int64_t kAmxPieces = 16;          // of a block's sums, written to y one by one
 
 PINHOLE_INLINE int64_t amx_steps(int64_t k) { return (k + 31) / 32; }
 
@@ -56,29 +59,36 @@ void amx_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t ro
   // The second half of a last panel of at most 16 rows is never loaded.
 }
 
-int64_t amx_scratch_bytes(int64_t, int64_t k) { // a block with all of k, at least
-  return max_of(kAmxStripBytes, amx_steps(k) * kAmxStep);
+// Blocks of a strip, of which `steps` steps fit into a strip's bytes; one at least.
+PINHOLE_INLINE int64_t amx_strip_blocks(int64_t steps) {
+  return max_of(kAmxStripBytes / (steps * kAmxStep), 1);
 }
 
-// A block of 32 x 32 sums on its way to y: tiles [half of x rows][half of W rows], each
+int64_t amx_scratch_bytes(int64_t, int64_t k) { // a strip, with all of k at most; its sums
+  int64_t all = amx_steps(k), some = min_of(all, kAmxChunk / 32);
+  int64_t strip = max_of(amx_strip_blocks(some) * some, all) * kAmxStep;
+  return strip + amx_strip_blocks(some) * kAmxSumBytes;
+}
+
+// The finished sums of a block on their way to y: tiles [half of x rows][half of W rows], each
 // [16 W rows][16 x rows]. Written in 16 pieces between the tile products of the next block, which
 // leave the vector units idle.
 struct AmxPending {
-  alignas(64) float tile[4][256];
-  int64_t row, col;   // in y
-  int64_t rows, cols; // 0 rows: nothing pending
+  alignas(64) float tile[kAmxSumBytes / 4];
+  int64_t row, col; // in y
+  int64_t rows, cols;
+  int64_t piece = kAmxPieces; // the next one; kAmxPieces: nothing pending
   Stage stage;
 };
 
-constexpr int kAmxPieces = 16;
-
-// Piece p: 4 rows of y by 16 columns.
-PINHOLE_INLINE void amx_write_piece(const MatmulArgs& args, const AmxPending& pending, int64_t p) {
+// The next piece: 4 rows of y by 16 columns.
+PINHOLE_INLINE void amx_write_piece(const MatmulArgs& args, AmxPending& pending) {
+  int64_t p = pending.piece++;
   int64_t x_half = p >> 3, w_half = p >> 2 & 1, part = p & 3;
   int64_t first_row = x_half * 16 + part * 4, first_col = w_half * 16;
   if (first_row >= pending.rows || first_col >= pending.cols)
     return;
-  const float* from = pending.tile[x_half * 2 + w_half] + part * 4;
+  const float* from = pending.tile + (x_half * 2 + w_half) * 256 + part * 4;
   __m512i v[4]; // v[a]: W rows a, a + 4, a + 8 and a + 12, 4 columns each
 #pragma GCC unroll 4
   for (int a = 0; a < 4; ++a) {
@@ -121,119 +131,138 @@ PINHOLE_INLINE void amx_write_piece(const MatmulArgs& args, const AmxPending& pe
   }
 }
 
-// Where a block reads from: its W and x tiles, and the part of the next panel of x to fetch into L2
-// meanwhile.
-struct AmxBlock {
-  const uint8_t* w;
-  const uint8_t* x;
-  const uint8_t* ahead;
-  const uint8_t* ahead_end;
-  int64_t steps;
-};
-
-// Computes a block into `to`, and writes `from` to y. `two`: more than 16 rows of x.
-template <bool two>
-PINHOLE_INLINE void amx_block(const MatmulArgs& args, AmxBlock block, const AmxPending& from,
-                              AmxPending& to) {
-  amx_fence();
-  _tile_zero(0);
-  _tile_zero(1);
-  if (two) {
-    _tile_zero(2);
-    _tile_zero(3);
+// One slice of a block: adds W by x to `sums`, or starts them, and stores them at `to`.
+// `two`: more than 16 rows of x. `work()` fills the time of the tile products of a step.
+template <bool two, class Work>
+PINHOLE_INLINE void amx_slice(const uint8_t* w, const uint8_t* x, const float* sums, float* to,
+                              int64_t steps, bool first, Work work) {
+  if (first) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if (two) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+  } else {
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(1, sums + 256, 64);
+    if (two) {
+      _tile_loadd(2, sums + 512, 64);
+      _tile_loadd(3, sums + 768, 64);
+    }
   }
-  int64_t pieces = from.rows > 0 ? kAmxPieces : 0, piece = 0;
-  const float* y = args.y + to.row * args.y_stride + to.col;
-  for (int64_t s = 0; s < block.steps; ++s) {
-    _tile_loadd(4, block.w, 64);
-    _tile_loadd(5, block.x, 64);
+  for (int64_t s = 0; s < steps; ++s, w += kAmxStep, x += kAmxStep) {
+    _tile_stream_loadd(4, w, 64);
+    _tile_loadd(5, x, 64);
     _tile_dpbf16ps(0, 4, 5);
-    _tile_loadd(6, block.w + 1024, 64);
+    _tile_stream_loadd(6, w + 1024, 64);
     _tile_dpbf16ps(1, 6, 5);
     if (two) {
-      _tile_loadd(7, block.x + 1024, 64);
+      _tile_loadd(7, x + 1024, 64);
       _tile_dpbf16ps(2, 4, 7);
       _tile_dpbf16ps(3, 6, 7);
     }
-    block.w += kAmxStep;
-    block.x += kAmxStep;
-    for (int i = 0; i < 4; ++i)
-      _mm_prefetch(reinterpret_cast<const char*>(block.ahead + i * 64), _MM_HINT_T1);
-    block.ahead = block.ahead + 256 < block.ahead_end ? block.ahead + 256 : block.ahead;
-    if (s < to.rows) { // this block's part of y, to be written during the next one
-      __builtin_prefetch(y, 1);
-      __builtin_prefetch(y + 16, 1);
-      y += args.y_stride;
-    }
-    if (piece < pieces)
-      amx_write_piece(args, from, piece++);
+    work();
   }
-  for (; piece < pieces; ++piece)
-    amx_write_piece(args, from, piece);
-  _tile_stored(0, to.tile[0], 64);
-  _tile_stored(1, to.tile[1], 64);
+  _tile_stored(0, to, 64);
+  _tile_stored(1, to + 256, 64);
   if (two) {
-    _tile_stored(2, to.tile[2], 64);
-    _tile_stored(3, to.tile[3], 64);
+    _tile_stored(2, to + 512, 64);
+    _tile_stored(3, to + 768, 64);
   }
 }
 
-template <FormatId f>
-void amx_unpack_strip(const MatmulArgs& args, int64_t n0, int64_t rows, int64_t k0, int64_t k1,
-                      uint8_t* to) {
-  int64_t block_bytes = amx_steps(k1 - k0) * kAmxStep;
-  for (int64_t r = 0; r < rows; ++r)
-    amx_unpack_row<f>(static_cast<const uint8_t*>(args.w) + (n0 + r) * args.w_row_bytes +
-                          bytes_before<f>(k0),
-                      k1 - k0, to + r / kAmxBlock * block_bytes + r % kAmxBlock * 64);
-}
+// A decoded strip: [slice of k][block][step][32 rows] of bf16.
+struct AmxStrip {
+  uint8_t* w;
+  float* sums; // of a panel's blocks, between slices
+  int64_t blocks, steps;
+  int64_t n0, rows, k0, k1; // of W
+};
 
-void amx_multiply_strip(const MatmulArgs& args, const uint8_t* w, int64_t n0, int64_t rows,
-                        int64_t k0, int64_t k1) {
-  AmxPending pending[2];
-  pending[0].rows = pending[1].rows = 0;
-  int current = 0;
-  int64_t steps = amx_steps(k1 - k0), panel_bytes = amx_steps(args.k) * kAmxStep;
-  const uint8_t* x = static_cast<const uint8_t*>(args.x) + k0 / 32 * kAmxStep;
-  int64_t blocks = (rows + kAmxBlock - 1) / kAmxBlock;
-  for (int64_t m0 = 0; m0 < args.m; m0 += kAmxBlock, x += panel_bytes) {
-    const uint8_t* next = m0 + kAmxBlock < args.m ? x + panel_bytes : x;
-    for (int64_t b = 0; b < blocks; ++b, current ^= 1) {
-      AmxPending& to = pending[current];
-      to.row = m0;
-      to.col = n0 + b * kAmxBlock;
-      to.rows = min_of(kAmxBlock, args.m - m0);
-      to.cols = min_of(kAmxBlock, rows - b * kAmxBlock);
-      to.stage = stage_of(args, k0, k1);
-      AmxBlock block;
-      block.w = w + b * steps * kAmxStep;
-      block.x = x;
-      block.steps = steps;
-      block.ahead = next + min_of(b * steps * 256, (steps - 1) * kAmxStep);
-      block.ahead_end = next + steps * kAmxStep;
-      if (to.rows > 16)
-        amx_block<true>(args, block, pending[current ^ 1], to);
-      else
-        amx_block<false>(args, block, pending[current ^ 1], to);
+template <FormatId f> void amx_unpack_strip(const MatmulArgs& args, const AmxStrip& strip) {
+  for (int64_t r = 0; r < strip.rows; ++r) {
+    const uint8_t* row = static_cast<const uint8_t*>(args.w) + (strip.n0 + r) * args.w_row_bytes;
+    for (int64_t s = 0; s < strip.steps; s += kAmxSlice) {
+      int64_t steps = min_of(kAmxSlice, strip.steps - s), k = strip.k0 + s * 32;
+      amx_unpack_row<f>(row + bytes_before<f>(k), min_of(steps * 32, strip.k1 - k),
+                        strip.w + (s * strip.blocks + r / kAmxBlock * steps) * kAmxStep +
+                            r % kAmxBlock * 64);
     }
   }
-  for (int64_t p = 0; p < kAmxPieces; ++p)
-    amx_write_piece(args, pending[current ^ 1], p);
+}
+
+// One panel of x, whose first row is m0. Meanwhile `next`, the next panel, comes into L2.
+template <bool two>
+void amx_multiply_panel(const MatmulArgs& args, const AmxStrip& strip, const uint8_t* x, int64_t m0,
+                        const uint8_t* next, AmxPending* pending, int& current) {
+  amx_fence();
+  const int64_t total = strip.blocks * strip.steps;
+  const int64_t lines = next != nullptr ? strip.steps * (kAmxStep / 64) : 0;
+  int64_t due = 0; // lines of `next`, in 1/total
+  for (int64_t s0 = 0; s0 < strip.steps; s0 += kAmxSlice) {
+    int64_t steps = min_of(kAmxSlice, strip.steps - s0);
+    bool last = s0 + steps == strip.steps;
+    for (int64_t b = 0; b < strip.blocks; ++b) {
+      AmxPending& before = pending[current];
+      AmxPending& after = pending[current ^ 1];
+      float* sums = strip.sums + b * (kAmxSumBytes / 4);
+      amx_slice<two>(strip.w + (s0 * strip.blocks + b * steps) * kAmxStep, x + s0 * kAmxStep, sums,
+                     last ? after.tile : sums, steps, s0 == 0, [&] {
+                       for (due += lines; due >= total; due -= total, next += 64)
+                         _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
+                       if (before.piece < kAmxPieces)
+                         amx_write_piece(args, before);
+                     });
+      if (!last)
+        continue;
+      while (before.piece < kAmxPieces)
+        amx_write_piece(args, before);
+      after.row = m0;
+      after.col = strip.n0 + b * kAmxBlock;
+      after.rows = min_of(kAmxBlock, args.m - m0);
+      after.cols = min_of(kAmxBlock, strip.rows - b * kAmxBlock);
+      after.piece = 0;
+      after.stage = stage_of(args, strip.k0, strip.k1);
+      current ^= 1;
+    }
+  }
+}
+
+void amx_multiply_strip(const MatmulArgs& args, const AmxStrip& strip) {
+  AmxPending pending[2];
+  int current = 0;
+  int64_t panel_bytes = amx_steps(args.k) * kAmxStep;
+  const uint8_t* x = static_cast<const uint8_t*>(args.x) + strip.k0 / 32 * kAmxStep;
+  for (int64_t m0 = 0; m0 < args.m; m0 += kAmxBlock, x += panel_bytes) {
+    const uint8_t* next = m0 + kAmxBlock < args.m ? x + panel_bytes : nullptr;
+    if (args.m - m0 > 16)
+      amx_multiply_panel<true>(args, strip, x, m0, next, pending, current);
+    else
+      amx_multiply_panel<false>(args, strip, x, m0, next, pending, current);
+  }
+  while (pending[current].piece < kAmxPieces)
+    amx_write_piece(args, pending[current]);
 }
 
 template <FormatId f> void amx_run(const MatmulArgs& args) {
   amx_configure();
-  uint8_t* strip = static_cast<uint8_t*>(args.scratch);
   int64_t chunk = chunk_of(args, kAmxChunk);
-  int64_t fit = max_of(kAmxStripBytes / (amx_steps(chunk) * kAmxStep), 1) * kAmxBlock;
+  int64_t fit = amx_strip_blocks(amx_steps(chunk)) * kAmxBlock;
   int64_t strips = (args.n + fit - 1) / fit;
   int64_t strip_rows = round_up_to((args.n + strips - 1) / strips, kAmxBlock);
-  for (int64_t n0 = 0; n0 < args.n; n0 += strip_rows) {
-    int64_t rows = min_of(strip_rows, args.n - n0);
-    for (int64_t k0 = 0; k0 < args.k; k0 += chunk) {
-      int64_t k1 = min_of(k0 + chunk, args.k);
-      amx_unpack_strip<f>(args, n0, rows, k0, k1, strip);
-      amx_multiply_strip(args, strip, n0, rows, k0, k1);
+  AmxStrip strip;
+  strip.w = static_cast<uint8_t*>(args.scratch);
+  strip.sums =
+      reinterpret_cast<float*>(strip.w + strip_rows / kAmxBlock * amx_steps(chunk) * kAmxStep);
+  for (strip.n0 = 0; strip.n0 < args.n; strip.n0 += strip_rows) {
+    strip.rows = min_of(strip_rows, args.n - strip.n0);
+    strip.blocks = (strip.rows + kAmxBlock - 1) / kAmxBlock;
+    for (strip.k0 = 0; strip.k0 < args.k; strip.k0 += chunk) {
+      strip.k1 = min_of(strip.k0 + chunk, args.k);
+      strip.steps = amx_steps(strip.k1 - strip.k0);
+      amx_unpack_strip<f>(args, strip);
+      amx_multiply_strip(args, strip);
     }
   }
   amx_release();

@@ -55,9 +55,8 @@ MachineRate measure_peak(const kernels::PeakLoop& loop, ThreadPool& threads) {
   const double gops = static_cast<double>(rounds * loop.ops_per_round) * 1e-9;
   MachineRate rate{loop.name, 0, 0};
   rate.one_thread = gops / best_seconds(kPeakRuns, [&] { loop.run(rounds); });
-  rate.all_threads =
-      gops * threads.num_threads() /
-      best_seconds(kPeakRuns, [&] { threads.run([&](int) { loop.run(rounds); }); });
+  rate.all_threads = gops * threads.num_threads() /
+                     best_seconds(kPeakRuns, [&] { threads.run([&](int) { loop.run(rounds); }); });
   return rate;
 }
 

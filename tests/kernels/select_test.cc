@@ -106,8 +106,9 @@ TEST(Select, AgreesWithProcCpuinfo) {
                                                      has("movbe"));
   EXPECT_EQ((cpu_features() & kCpuAvx512Bf16) != 0,
             has("avx512_bf16") && has("avx512_vnni") && has("avx512vl") && has("avx512_vbmi2"));
-  if (!has("amx_bf16"))
+  if (!has("amx_bf16")) {
     EXPECT_EQ(cpu_features() & kCpuAmx, 0u);
+  }
 }
 #endif
 
