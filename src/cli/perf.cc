@@ -23,7 +23,7 @@ struct PerfOptions {
   std::vector<int64_t> prompts = {512, 1024};
   std::vector<int64_t> depths = {0, 1024};
   int64_t decode_tokens = 16;
-  int64_t chunk_tokens = 0; // 0: the whole prompt at once, up to ask's default
+  int64_t chunk_tokens = 0; // 0: the longest prompt at once
   int rounds = 3;
   bool machine_only = false;
   bool json = false;
@@ -135,6 +135,10 @@ class PerfCommand {
     if (!kernels)
       return report(kernels.error());
     kernels_ = *kernels;
+    if (!options_.machine_only) {
+      if (const Status status = load(); !status)
+        return report(status.error());
+    }
     {
       ThreadPool threads(kernels_.num_threads);
       machine_ = measure_machine(*kernels_.table, threads);
@@ -151,20 +155,24 @@ class PerfCommand {
   }
 
  private:
-  Status measure_model() {
+  Status load() {
     if (options_.model.empty()) {
       PINHOLE_TRY(options_.model, default_model());
     }
     PINHOLE_TRY(loaded_, load_model(options_.model, options_.mmproj));
+    if (loaded_->model.pictures) {
+      PINHOLE_TRY(grid_, grid_of(*loaded_->model.pictures));
+    }
+    return {};
+  }
+
+  Status measure_model() {
     const Model& model = loaded_->model;
     SessionOptions session;
     session.kernels = kernels_;
     RunShape& shape = session.shape;
-    if (model.pictures) {
-      PINHOLE_TRY(grid_, grid_of(*model.pictures));
-      shape.max_patches = grid_.patches();
-      shape.feature_tokens = grid_.tokens();
-    }
+    shape.max_patches = grid_.patches();
+    shape.feature_tokens = grid_.tokens();
     int64_t longest = 1;
     for (const int64_t tokens : options_.prompts)
       longest = std::max(longest, tokens);

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import time
+import unittest
 
 from support import (BAD_INPUT, BUNDLED, FAILED, GOLDEN, INTERRUPTED, MODEL, OK, PROGRAM,
                      TOO_LARGE, Case, edit_safetensors, environment, main, picture_of, pinhole,
