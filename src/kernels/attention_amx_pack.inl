@@ -85,9 +85,7 @@ void amx_pack_kv(const AttentionArgs& args, const AmxAttention& s, int64_t kv_he
     for (int64_t i = 0; i < head_bytes; i += 64)
       __builtin_prefetch(row + i);
   };
-  int64_t used_bytes = kv == KvType::kF32   ? args.head_dim * 4
-                       : kv == KvType::kF16 ? args.head_dim * 2
-                                            : args.head_dim / 32 * 34;
+  int64_t used_bytes = kv_head_row_bytes<kv>(args.head_dim);
   for (int64_t key = begin; key < padded; ++key) {
     uint8_t* to = s.k + key / 16 * s.q_steps * 1024 + key % 16 * 64;
     fetch(k, args.k_row_bytes, used_bytes, key + 24);

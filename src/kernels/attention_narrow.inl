@@ -39,6 +39,11 @@ template <KvType kv> PINHOLE_INLINE Vec load_kv(const char* row, int64_t i, int6
   return v_mul(v_load_i8(block->qs + i % 32), v_set(f16_scalar(block->d)));
 }
 
+// Bytes of a K or V row of one head.
+template <KvType kv> constexpr int64_t kv_head_row_bytes(int64_t head_dim) {
+  return kv == KvType::kF32 ? head_dim * 4 : kv == KvType::kF16 ? head_dim * 2 : head_dim / 32 * 34;
+}
+
 // scores[r][0, kKeys) = q[r] . k[j] for the rows of K from `k` on.
 template <KvType kv, int kRows, int kKeys>
 PINHOLE_INLINE void narrow_scores_of(const char* k, int64_t row_bytes, const float* q,
@@ -77,12 +82,27 @@ PINHOLE_INLINE void narrow_scores_of(const char* k, int64_t row_bytes, const flo
   }
 }
 
+// Rows that are read next, fetched while others are worked on: K's and V's take turns, and between
+// them the core would wait for memory anew.
+struct RowsAhead {
+  const char* at;
+  int64_t row_bytes, used_bytes; // from row to row; of a row
+};
+
+PINHOLE_INLINE void fetch_rows(const RowsAhead& rows, int64_t row, int64_t count) {
+  const char* p = rows.at + row * rows.row_bytes;
+  for (int64_t j = 0; j < count; ++j, p += rows.row_bytes)
+    for (int64_t i = 0; i < rows.used_bytes; i += 64)
+      __builtin_prefetch(p + i);
+}
+
 template <KvType kv, int kRows>
 void narrow_scores(const char* k, int64_t row_bytes, int64_t num_keys, const float* q,
-                   int64_t head_dim, float* scores) {
+                   int64_t head_dim, float* scores, const RowsAhead& ahead) {
   constexpr int kStep = narrow_step(kRows);
   int64_t j = 0;
   for (; j + kStep <= num_keys; j += kStep) {
+    fetch_rows(ahead, j, kStep);
     narrow_scores_of<kv, kRows, kStep>(k + j * row_bytes, row_bytes, q, head_dim, scores + j);
   }
   for (; j < num_keys; ++j) {
@@ -91,10 +111,11 @@ void narrow_scores(const char* k, int64_t row_bytes, int64_t num_keys, const flo
 }
 
 // out[r][i..] = out * rescale[r] + sum over j of p[r][j] * v[j][i..], for kVecs vectors from
-// element i; `count` is the lanes of the last one.
+// element i; `count` is the lanes of the last one. `ahead` may be null.
 template <KvType kv, int kRows, int kVecs>
 void narrow_values(const char* v, int64_t row_bytes, int64_t num_keys, const float* p,
-                   const float* rescale, int64_t i, int64_t count, int64_t stride, float* out) {
+                   const float* rescale, int64_t i, int64_t count, int64_t stride, float* out,
+                   const RowsAhead* ahead) {
   Vec sum[kRows][kVecs];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -105,6 +126,8 @@ void narrow_values(const char* v, int64_t row_bytes, int64_t num_keys, const flo
     }
   }
   for (int64_t j = 0; j < num_keys; ++j, v += row_bytes) {
+    if (ahead != nullptr)
+      fetch_rows(*ahead, j, 1);
     Vec x[kVecs];
 #pragma GCC unroll 4
     for (int e = 0; e < kVecs; ++e) {
@@ -154,13 +177,15 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
       key_end = end[r] > key_end ? end[r] : key_end;
     }
   }
+  int64_t used_bytes = kv_head_row_bytes<kv>(head_dim);
   for (int64_t key = key_begin; key < key_end; key += kNarrowKeys) {
     int64_t num_keys = key_end - key < kNarrowKeys ? key_end - key : kNarrowKeys;
     const char* k = static_cast<const char*>(args.k) + key * args.k_row_bytes +
                     span.kv_head * args.k_head_bytes;
     const char* v = static_cast<const char*>(args.v) + key * args.v_row_bytes +
                     span.kv_head * args.v_head_bytes;
-    narrow_scores<kv, kRows>(k, args.k_row_bytes, num_keys, q, head_dim, scores);
+    narrow_scores<kv, kRows>(k, args.k_row_bytes, num_keys, q, head_dim, scores,
+                             {v, args.v_row_bytes, used_bytes});
     float rescale[kRows];
     for (int r = 0; r < kRows; ++r) {
       float* p = scores + r * kNarrowKeys;
@@ -187,15 +212,18 @@ void attend_narrow_rows(const AttentionArgs& args, const RowSpan& span) {
       sum[r] = sum[r] * rescale[r] + v_reduce_add(total);
       maximum[r] = now;
     }
+    // The next keys come during the first pass over V.
+    bool more = key_end - key >= 2 * kNarrowKeys;
+    RowsAhead next{k + kNarrowKeys * args.k_row_bytes, args.k_row_bytes, used_bytes};
     int64_t i = 0;
     for (; i + kVecs * kLanes <= head_dim; i += kVecs * kLanes) {
       narrow_values<kv, kRows, kVecs>(v, args.v_row_bytes, num_keys, scores, rescale, i, kLanes,
-                                      stride, out);
+                                      stride, out, more && i == 0 ? &next : nullptr);
     }
     for (; i < head_dim; i += kLanes) {
       int64_t count = head_dim - i < kLanes ? head_dim - i : kLanes;
       narrow_values<kv, kRows, 1>(v, args.v_row_bytes, num_keys, scores, rescale, i, count, stride,
-                                  out);
+                                  out, nullptr);
     }
   }
   for (int64_t r = 0; r < span.num_rows; ++r) {

@@ -3,32 +3,15 @@
 
 #include "engine/session.h"
 #include "kernels/select.h"
-#include "model/model.h"
-#include "support/golden.h"
+#include "support/describe.h"
 
 #include <cmath>
 #include <cstring>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 namespace pinhole::testing {
-
-struct Described {
-  ModelFiles files;
-  Model model; // points into files
-
-  static std::unique_ptr<Described> open(const std::string& path) {
-    auto out = std::make_unique<Described>();
-    out->files = take(ModelFiles::open(path));
-    out->model = take(describe_model(out->files));
-    return out;
-  }
-  static std::unique_ptr<Described> bundled() {
-    return open(source_path("models/pinhole-mini/pinhole-mini-f16.gguf"));
-  }
-};
 
 inline KernelChoice kernel_choice(bool exact, int threads = 1,
                                   kernels::KvType kv_type = kernels::KvType::kF32) {

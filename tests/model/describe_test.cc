@@ -2,7 +2,7 @@
 // errors that name what is wrong and where.
 #include "model/model.h"
 
-#include "support/golden.h"
+#include "support/describe.h"
 #include "support/write_gguf.h"
 
 #include <gmock/gmock.h>
@@ -13,20 +13,9 @@ namespace pinhole {
 namespace {
 
 using ::testing::AllOf;
+using testing::Described;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-struct Described {
-  ModelFiles files;
-  Model model; // points into files
-};
-
-std::unique_ptr<Described> describe(const std::string& path, const std::string& mmproj = {}) {
-  auto out = std::make_unique<Described>();
-  out->files = testing::take(ModelFiles::open(path, mmproj));
-  out->model = testing::take(describe_model(out->files));
-  return out;
-}
 
 // The error of describing `path`; empty when it succeeds.
 std::string problem(const std::string& path, const std::string& mmproj = {}) {
@@ -81,10 +70,10 @@ class WholeFiles : public Families {};
 
 TEST_P(Families, ConfigOfTransformers5GivesTheSameModel) {
   REQUIRE_GOLDEN();
-  const auto old = describe(folder());
+  const auto old = Described::open(folder());
   const testing::ModelCopy copy(folder());
   copy.replace("config.json", testing::read_file(copy.file("config.transformers5.json")));
-  const auto now = describe(copy.path());
+  const auto now = Described::open(copy.path());
   EXPECT_EQ(fingerprint(old->model.text), fingerprint(now->model.text));
   EXPECT_EQ(fingerprint(old->model.vision), fingerprint(now->model.vision));
   EXPECT_EQ(old->model.vocab_size, now->model.vocab_size);
@@ -103,7 +92,7 @@ TEST_P(Families, NumbersAreTheConfigs) {
   const Json config = testing::load_json(folder() + "/config.json");
   const Json& text = config.contains("text_config") ? config["text_config"] : config;
   const Json& vision = config["vision_config"];
-  const auto described = describe(folder());
+  const auto described = Described::open(folder());
   const Model& model = described->model;
   EXPECT_EQ(model.family, GetParam());
   EXPECT_EQ(model.hidden_size, text["hidden_size"]);
@@ -135,7 +124,7 @@ TEST_P(Families, NumbersAreTheConfigs) {
 
 TEST_P(Families, EveryTensorIsUsedOnce) {
   REQUIRE_GOLDEN();
-  const auto described = describe(folder());
+  const auto described = Described::open(folder());
   EXPECT_THAT(described->model.unused_tensors, IsEmpty());
   uint64_t bytes = 0;
   for (const Tensor& tensor : described->files.text.tensors())
@@ -145,7 +134,7 @@ TEST_P(Families, EveryTensorIsUsedOnce) {
 
 TEST_P(WholeFiles, EachMissingTensorIsNamed) {
   REQUIRE_GOLDEN();
-  const auto whole = describe(folder());
+  const auto whole = Described::open(folder());
   for (const Tensor& tensor : whole->files.text.tensors()) {
     const testing::ModelCopy copy(folder());
     copy.edit_safetensors("model.safetensors", [&](Json& header) {
@@ -162,7 +151,7 @@ TEST_P(WholeFiles, EachMissingTensorIsNamed) {
 
 TEST_P(WholeFiles, EachWrongShapeIsNamed) {
   REQUIRE_GOLDEN();
-  const auto whole = describe(folder());
+  const auto whole = Described::open(folder());
   for (const Tensor& tensor : whole->files.text.tensors()) {
     // The same bytes as one row more of half the width (matrices), or half as many (vectors).
     const testing::ModelCopy copy(folder());
@@ -264,9 +253,9 @@ TEST(DescribeModel, TiedEmbeddingsNeedNoHead) {
       header["other"] = header["lm_head.weight"];
       header.erase("lm_head.weight");
     });
-    EXPECT_THAT(head_tensor(*describe(copy.path())), HasSubstr("embed_tokens"));
+    EXPECT_THAT(head_tensor(*Described::open(copy.path())), HasSubstr("embed_tokens"));
   }
-  EXPECT_EQ(head_tensor(*describe(testing::golden("qwen3_vl/tiny"))), "lm_head.weight");
+  EXPECT_EQ(head_tensor(*Described::open(testing::golden("qwen3_vl/tiny"))), "lm_head.weight");
 }
 
 TEST(DescribeModel, ProjectorAloneSaysWhatItIs) {
@@ -295,7 +284,7 @@ TEST(DescribeModel, GgufWithoutProjectorReadsTextOnly) {
   REQUIRE_GOLDEN();
   const testing::TempDir folder;
   std::filesystem::copy(testing::golden("gguf/qwen3_vl/qwen3_vl-q4_0.gguf"), folder.path());
-  const auto described = describe(folder.file("qwen3_vl-q4_0.gguf"));
+  const auto described = Described::open(folder.file("qwen3_vl-q4_0.gguf"));
   EXPECT_FALSE(described->model.pictures);
   EXPECT_THAT(described->model.vision.ops(), IsEmpty());
 }
@@ -307,8 +296,8 @@ TEST_P(BothContainers, CacheAndShapesAgree) {
   REQUIRE_GOLDEN();
   const std::string family = GetParam();
   const std::string folder = testing::golden("gguf/" + family);
-  const auto gguf =
-      describe(folder + "/" + family + "-f32.gguf", folder + "/mmproj-" + family + "-f32.gguf");
+  const auto gguf = Described::open(folder + "/" + family + "-f32.gguf",
+                                    folder + "/mmproj-" + family + "-f32.gguf");
   const Json config = testing::load_json(folder + "/hf/config.json");
   const Json& text = config.contains("text_config") ? config["text_config"] : config;
   EXPECT_EQ(gguf->model.family, config["model_type"]);

@@ -4,7 +4,7 @@
 
 #include "kernels/select.h"
 #include "model/model.h"
-#include "support/golden.h"
+#include "support/describe.h"
 
 #include <algorithm>
 #include <gtest/gtest.h>
@@ -14,21 +14,12 @@
 namespace pinhole {
 namespace {
 
-struct Described {
-  ModelFiles files;
-  Model model; // points into files
-};
-
 // The models whose graphs are laid out: every family from a folder, block formats from GGUF files.
 const Model& model_of(const std::string& path) {
-  static std::map<std::string, std::unique_ptr<Described>> cache;
+  static std::map<std::string, std::unique_ptr<testing::Described>> cache;
   auto& entry = cache[path];
-  if (!entry) {
-    auto described = std::make_unique<Described>();
-    described->files = testing::take(ModelFiles::open(path));
-    described->model = testing::take(describe_model(described->files));
-    entry = std::move(described);
-  }
+  if (!entry)
+    entry = testing::Described::open(path);
   return entry->model;
 }
 

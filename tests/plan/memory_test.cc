@@ -5,7 +5,7 @@
 #include "model/blocks.h"
 #include "model/family.h"
 #include "model/model.h"
-#include "support/golden.h"
+#include "support/describe.h"
 #include "support/write_safetensors.h"
 
 #include <algorithm>
@@ -14,23 +14,8 @@
 namespace pinhole {
 namespace {
 
+using testing::Described;
 using ::testing::HasSubstr;
-
-struct Described {
-  ModelFiles files;
-  Model model; // points into files
-};
-
-std::unique_ptr<Described> describe(const std::string& path) {
-  auto out = std::make_unique<Described>();
-  out->files = testing::take(ModelFiles::open(path));
-  out->model = testing::take(describe_model(out->files));
-  return out;
-}
-
-std::unique_ptr<Described> bundled() {
-  return describe(testing::source_path("models/pinhole-mini/pinhole-mini-f16.gguf"));
-}
 
 KernelChoice scalar(bool exact = false) {
   return {testing::take(kernels::find("scalar")), exact, 1, kernels::KvType::kF16};
@@ -68,7 +53,7 @@ TEST(KvCache, BytesPerTokenOfRealModels) {
 }
 
 TEST(MemoryPlan, PartsAddUp) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   RunShape shape;
   shape.context_tokens = 300;
   shape.max_patches = 400;
@@ -90,7 +75,7 @@ TEST(MemoryPlan, PartsAddUp) {
 }
 
 TEST(MemoryPlan, WithoutPicturesNothingIsPlannedForThem) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   RunShape shape;
   shape.context_tokens = 300;
   const MemoryPlan plan = testing::take(plan_memory(described->model, shape, scalar()));
@@ -100,7 +85,7 @@ TEST(MemoryPlan, WithoutPicturesNothingIsPlannedForThem) {
 }
 
 TEST(MemoryPlan, ChunkIsNeverLargerThanTheContext) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   RunShape small;
   small.context_tokens = 40;
   small.chunk_tokens = 40;
@@ -111,7 +96,7 @@ TEST(MemoryPlan, ChunkIsNeverLargerThanTheContext) {
 }
 
 TEST(MemoryPlan, GrowsLinearlyWithThePicture) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   for (const std::string_view isa : kernels::available()) {
     for (const bool exact : {false, true}) {
       const KernelChoice choice{testing::take(kernels::find(isa)), exact, 2, kernels::KvType::kF16};
@@ -136,7 +121,7 @@ TEST(MemoryPlan, GrowsLinearlyWithThePicture) {
 }
 
 TEST(MemoryPlan, ContextCostsItsCacheOnly) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   const auto plan = [&](int64_t context) {
     RunShape shape;
     shape.context_tokens = context;
@@ -151,7 +136,7 @@ TEST(MemoryPlan, ContextCostsItsCacheOnly) {
 
 TEST(MemoryPlan, Q8CacheNeedsWholeBlocks) {
   REQUIRE_GOLDEN();
-  const auto described = describe(testing::golden("qwen2_5_vl/tiny")); // head_dim 16
+  const auto described = Described::open(testing::golden("qwen2_5_vl/tiny")); // head_dim 16
   KernelChoice choice = scalar();
   choice.kv_type = kernels::KvType::kQ8_0;
   const auto plan = plan_memory(described->model, {}, choice);

@@ -5,7 +5,7 @@
 #include "model/model.h"
 #include "plan/machine.h"
 #include "plan/memory.h"
-#include "support/golden.h"
+#include "support/describe.h"
 #include "support/write_safetensors.h"
 
 #include <gmock/gmock.h>
@@ -13,21 +13,7 @@
 namespace pinhole {
 namespace {
 
-struct Described {
-  ModelFiles files;
-  Model model; // points into files
-};
-
-std::unique_ptr<Described> describe(const std::string& path) {
-  auto out = std::make_unique<Described>();
-  out->files = testing::take(ModelFiles::open(path));
-  out->model = testing::take(describe_model(out->files));
-  return out;
-}
-
-std::unique_ptr<Described> bundled() {
-  return describe(testing::source_path("models/pinhole-mini/pinhole-mini-f16.gguf"));
-}
+using testing::Described;
 
 Work total(const Graph& graph, const WorkShape& shape) {
   Work sum;
@@ -67,7 +53,7 @@ TextSizes text_sizes(const ModelFile& file) {
 }
 
 TEST(Work, OneTokenReadsEveryMatrixOnce) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   const TextSizes sizes = text_sizes(described->files.text);
   const Work work = total(described->model.text, text_shape(1, 1, 0));
   EXPECT_EQ(work.weight_bytes, sizes.layers_bytes + sizes.output_bytes);
@@ -78,7 +64,7 @@ TEST(Work, OneTokenReadsEveryMatrixOnce) {
 }
 
 TEST(Work, PromptsReadAsMuchAndComputePerToken) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   const TextSizes sizes = text_sizes(described->files.text);
   const Work work = total(described->model.text, text_shape(100, 1, 0));
   EXPECT_EQ(work.weight_bytes, sizes.layers_bytes + sizes.output_bytes);
@@ -93,7 +79,7 @@ TEST(Work, PromptsReadAsMuchAndComputePerToken) {
 }
 
 TEST(Work, ChunksOfAPromptComputeWhatTheWholeDoes) {
-  const auto described = bundled();
+  const auto described = Described::bundled();
   const Graph& graph = described->model.text;
   Work chunks = total(graph, text_shape(60, 0, 0));
   chunks += total(graph, text_shape(40, 1, 60));
@@ -102,7 +88,7 @@ TEST(Work, ChunksOfAPromptComputeWhatTheWholeDoes) {
 
 TEST(Work, WindowsAreCheaper) {
   REQUIRE_GOLDEN();
-  const auto described = describe(testing::golden("qwen2_5_vl/tiny"));
+  const auto described = Described::open(testing::golden("qwen2_5_vl/tiny"));
   WorkShape shape;
   shape.rows = {256, 0};
   const double all = total(described->model.vision, shape).flops;
@@ -112,7 +98,7 @@ TEST(Work, WindowsAreCheaper) {
 
 TEST(Work, ManyTokensReadAllExperts) {
   REQUIRE_GOLDEN();
-  const auto described = describe(testing::golden("qwen3_vl_moe/tiny"));
+  const auto described = Described::open(testing::golden("qwen3_vl_moe/tiny"));
   for (const Op& op : described->model.text.ops()) {
     if (op.kind != OpKind::kMoe)
       continue;

@@ -1,0 +1,27 @@
+// A model described from its files, and kept with them.
+#pragma once
+
+#include "model/model.h"
+#include "support/golden.h"
+
+#include <memory>
+#include <string>
+
+namespace pinhole::testing {
+
+struct Described {
+  ModelFiles files;
+  Model model; // points into files
+
+  static std::unique_ptr<Described> open(const std::string& path, const std::string& mmproj = {}) {
+    auto out = std::make_unique<Described>();
+    out->files = take(ModelFiles::open(path, mmproj));
+    out->model = take(describe_model(out->files));
+    return out;
+  }
+  static std::unique_ptr<Described> bundled() {
+    return open(source_path("models/pinhole-mini/pinhole-mini-f16.gguf"));
+  }
+};
+
+} // namespace pinhole::testing
