@@ -20,7 +20,9 @@ inline void relax() {
 #endif
 }
 
-// Waits until `value` differs from `old`: spins, then sleeps in the kernel.
+// Waits until `value` differs from `old`: spins, then sleeps in the kernel. Who changes a value
+// does it in sequentially consistent order: notify looks for sleepers afterwards, and a release
+// store could still be on its way to memory then.
 inline void wait_change(std::atomic<uint32_t>& value, uint32_t old) {
   for (int i = 0; i < kSpins; ++i) {
     if (value.load(std::memory_order_acquire) != old)
@@ -41,7 +43,7 @@ ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads < 1 ? 1 : num
 
 ThreadPool::~ThreadPool() {
   stop_.store(true);
-  generation_.fetch_add(1, std::memory_order_release);
+  generation_.fetch_add(1);
   generation_.notify_all();
   for (std::thread& thread : workers_)
     thread.join();
@@ -54,7 +56,7 @@ void ThreadPool::run(FunctionRef<void(int)> fn) {
   }
   job_ = &fn;
   running_.store(static_cast<uint32_t>(num_threads_ - 1), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
+  generation_.fetch_add(1);
   generation_.notify_all();
   fn(0);
   for (uint32_t left = running_.load(std::memory_order_acquire); left != 0;
@@ -71,7 +73,7 @@ void ThreadPool::worker(int thread_idx) {
     if (stop_.load())
       return;
     (*job_)(thread_idx);
-    if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+    if (running_.fetch_sub(1) == 1)
       running_.notify_one();
   }
 }
@@ -82,7 +84,7 @@ void ThreadPool::barrier() {
   const uint32_t phase = phase_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(num_threads_)) {
     arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
+    phase_.store(phase + 1);
     phase_.notify_all();
     return;
   }

@@ -219,7 +219,7 @@ class CaseRun {
     }
     bind_pictures(prompt_, loaded_.placeholder, grids_, placed);
     if (pixels.count > 0) {
-      detail_ += fmt::format("pixels {:.1e}, ", pixels.max_abs);
+      add_detail(fmt::format("pixels {:.1e}", pixels.max_abs));
       expect(pixels.max_abs <= 0.016, "pixel values differ");
     }
     return compare_features();
@@ -269,7 +269,7 @@ class CaseRun {
     }
     if (all.count == 0)
       return {};
-    detail_ += fmt::format("features {:.1e} (cos {:.6f}), ", all.max_abs, all.cosine());
+    add_detail(fmt::format("features {:.1e} (cos {:.6f})", all.max_abs, all.cosine()));
     expect(all.finite && all.max_abs <= tolerance_.max_feature,
            fmt::format("features differ by {:.3e}, allowed {:.0e}", all.max_abs,
                        tolerance_.max_feature));
@@ -277,6 +277,12 @@ class CaseRun {
            fmt::format("features' cosine is {:.6f}, expected {}", all.cosine(),
                        tolerance_.min_feature_cosine));
     return {};
+  }
+
+  void add_detail(const std::string& text) {
+    if (!detail_.empty())
+      detail_ += ", ";
+    detail_ += text;
   }
 
   Status check_logits() {
@@ -302,7 +308,7 @@ class CaseRun {
           last_logits_.assign(logits.begin(), logits.end());
         }));
     logit_error_ = all.max_abs;
-    detail_ += fmt::format("max |dlogit| {:.1e}, rel {:.1e}", all.max_abs, all.relative());
+    add_detail(fmt::format("max |dlogit| {:.1e}, rel {:.1e}", all.max_abs, all.relative()));
     expect(
         all.finite && all.max_abs <= tolerance_.max_logit,
         fmt::format("logits differ by {:.3e}, allowed {:.0e}", all.max_abs, tolerance_.max_logit));
@@ -350,7 +356,7 @@ class CaseRun {
       ++position;
       last_logits_.assign(logits.begin(), logits.end());
     }
-    detail_ += fmt::format(", greedy {}/{}{}", same, tokens->size(), note);
+    add_detail(fmt::format("greedy {}/{}{}", same, tokens->size(), note));
     return {};
   }
 
