@@ -1,6 +1,6 @@
-// AVX-512 with BF16 (Cooper Lake, Sapphire Rapids, Zen 4 and later).
-// Compiled with the flags of its row in isa.def: includes nothing but intrinsics, block headers and
-// the kernel bodies.
+// AVX-512 with VNNI (Ice Lake, Zen 4 and later). bf16 dot products are not used: vdpbf16ps has half
+// the rate of f32 FMAs where it was measured (Xeon with AMX). Compiled with the flags of its row in
+// isa.def: includes nothing but intrinsics, block headers and the kernel bodies.
 #define PINHOLE_KERNEL_AVX512 1
 #define PINHOLE_KERNEL_NAME "avx512"
 
