@@ -1,15 +1,15 @@
-// Speed of the kernels on one thread, beside what the machine can do: AMX bf16 with operands in L1
-// (2 x 2 tiles), and reading memory in four streams. Matmul reports GFLOP/s and share (of the AMX
-// ceiling); with one row of x the weights come from memory, and GB/s and share (of the read
-// bandwidth) count weight bytes. Usage: kernels_bench [--benchmark_filter=amx/Q4_K.*/m512].
+// Speed of the kernels on one thread, beside what the machine can do with the same instruction set
+// (kernels::Table::peaks, read_memory). Matmul reports GFLOP/s and share (of bf16 tiles, else of
+// f32); with one row of x the weights come from memory, and GB/s and share (of the read bandwidth)
+// count weight bytes. Usage: kernels_bench [--benchmark_filter=amx/Q4_K.*/m512].
 #include "kernels/select.h"
 #include "quant/formats.h"
 
 #include <benchmark/benchmark.h>
-#include <immintrin.h>
 #include <sys/mman.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -55,70 +55,27 @@ uint8_t* arena() {
   return memory;
 }
 
-__attribute__((target("avx2"))) void read_in_four_streams(const uint8_t* base) {
-  size_t quarter = kArena / 4;
-  __m256i sum[4] = {};
-  for (size_t i = 0; i < quarter; i += 64) {
-    for (size_t s = 0; s < 4; ++s) {
-      const uint8_t* p = base + s * quarter + i;
-      _mm_prefetch(reinterpret_cast<const char*>(p + 1024), _MM_HINT_T0);
-      sum[s] = _mm256_or_si256(sum[s], *reinterpret_cast<const __m256i*>(p));
-      sum[s] = _mm256_or_si256(sum[s], *reinterpret_cast<const __m256i*>(p + 32));
-    }
+// The fastest arithmetic that a table's kernels use for many rows.
+double measure_gflop_per_s(const Table* table) {
+  double best = 0.0;
+  for (int64_t i = 0; i < table->num_peaks; ++i) {
+    const PeakLoop& peak = table->peaks[i];
+    const std::string_view name = peak.name;
+    if (name != "f32" && name != "bf16 tiles")
+      continue;
+    constexpr int64_t kRounds = 20000;
+    const double seconds = best_seconds(20, [&] { peak.run(kRounds); });
+    best = std::max(best, static_cast<double>(kRounds * peak.ops_per_round) / seconds * 1e-9);
   }
-  benchmark::DoNotOptimize(sum);
-}
-
-double measure_read_gb_per_s() {
-  double best = best_seconds(6, [] { read_in_four_streams(arena()); });
-  return static_cast<double>(kArena) / best * 1e-9;
-}
-
-constexpr int kTileRounds = 20000;
-
-__attribute__((target("amx-tile,amx-bf16"))) void multiply_tiles() {
-  struct alignas(64) Config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } config = {};
-  config.palette = 1;
-  for (int i = 0; i < 8; ++i) {
-    config.row_bytes[i] = 64;
-    config.rows[i] = 16;
-  }
-  alignas(64) static uint8_t operands[16384];
-  asm volatile("ldtilecfg %0" ::"m"(config));
-  for (int i = 0; i < kTileRounds; ++i) {
-    const uint8_t* p = operands + i % 4 * 4096;
-    _tile_loadd(4, p, 64);
-    _tile_loadd(5, p + 1024, 64);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_loadd(6, p + 2048, 64);
-    _tile_dpbf16ps(1, 6, 5);
-    _tile_loadd(7, p + 3072, 64);
-    _tile_dpbf16ps(2, 4, 7);
-    _tile_dpbf16ps(3, 6, 7);
-  }
-  asm volatile("tilerelease" ::);
-}
-
-double measure_amx_gflop_per_s() {
-  return kTileRounds * 4 * 16384.0 / best_seconds(20, multiply_tiles) * 1e-9;
-}
-
-bool has_amx() {
-  for (std::string_view name : available())
-    if (name == "amx")
-      return true;
-  return false;
+  return best;
 }
 
 // Measured anew for each kernel: neighbours and clock make both move.
-double ceiling(bool memory) {
-  if (memory)
-    return measure_read_gb_per_s();
-  return has_amx() ? measure_amx_gflop_per_s() : 0.0;
+double ceiling(const Table* table, bool memory) {
+  if (!memory)
+    return measure_gflop_per_s(table);
+  const double seconds = best_seconds(6, [&] { table->read_memory(arena(), kArena); });
+  return static_cast<double>(kArena) / seconds * 1e-9;
 }
 
 void bench_matmul(benchmark::State& state, const Table* table, FormatId format, int64_t m,
@@ -159,7 +116,7 @@ void bench_matmul(benchmark::State& state, const Table* table, FormatId format, 
   }
   state.SetLabel(kernel->name);
   double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  double top = ceiling(m == 1);
+  double top = ceiling(table, m == 1);
   double speed = m == 1 ? static_cast<double>(bytes) / best * 1e-9 : flops / best * 1e-9;
   state.counters[m == 1 ? "GB/s" : "GFLOP/s"] = speed;
   state.counters["ceiling"] = top;
@@ -210,7 +167,7 @@ void bench_attention(benchmark::State& state, const Table* table, KvType type, i
   state.SetLabel(kernel->name);
   double flops = 4.0 * static_cast<double>(tokens) * static_cast<double>(tokens) *
                  static_cast<double>(heads / kv_heads * head_dim) * (causal ? 0.5 : 1.0);
-  double top = ceiling(false);
+  double top = ceiling(table, false);
   state.counters["GFLOP/s"] = flops / best * 1e-9;
   state.counters["ceiling"] = top;
   state.counters["share"] = top > 0.0 ? flops / best * 1e-9 / top : 0.0;

@@ -240,6 +240,7 @@ class AskCommand {
   }
 
   void print_timings(const Answer& answer, const MemoryUse& peak) const {
+    std::fflush(stdout); // the answer stands before its numbers
     const AnswerTimings& t = answer.timings;
     fmt::print(stderr,
                "prompt {} tokens ({} of pictures, {} reused); load {}, picture {}, encode {}, "
