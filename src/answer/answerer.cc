@@ -16,7 +16,7 @@ double now_ms() {
       .count();
 }
 
-// The pictures of a conversation in the order of their placeholders.
+// The pictures of a conversation in the order of their image tokens.
 std::vector<size_t> picture_order(std::span<const ChatTurn> turns) {
   std::vector<size_t> order;
   for (const ChatTurn& turn : turns) {
@@ -156,7 +156,7 @@ Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Pictu
     }
     placed.push_back({encoded->first_row, *picture.digest});
   }
-  bind_pictures(prompt, loaded_.placeholder, grids, placed);
+  bind_pictures(prompt, loaded_.image_token_id, grids, placed);
 
   const double prefill_start = now_ms();
   PINHOLE_TRY(const std::span<const float> logits,

@@ -71,14 +71,14 @@ Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
     }
   }
   if (const auto& pictures = loaded->model.pictures) {
-    const auto id = loaded->tokenizer.find(pictures->placeholder);
+    const auto id = loaded->tokenizer.find(pictures->image_token);
     if (!id) {
       return fail(ErrorCode::kInvalidInput,
                   fmt::format("the vocabulary has no '{}', which stands for pictures",
-                              pictures->placeholder),
+                              pictures->image_token),
                   loaded->files.text.path());
     }
-    loaded->placeholder = *id;
+    loaded->image_token_id = *id;
   }
   return loaded;
 }

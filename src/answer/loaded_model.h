@@ -20,7 +20,7 @@ struct LoadedModel {
   ChatTemplate chat_template;
   std::vector<TokenId> stop_tokens;        // end of sequence, end of turn
   std::vector<std::string> control_tokens; // texts that must not come from a user's words
-  TokenId placeholder = -1;                // of one picture token; -1: the model reads no pictures
+  TokenId image_token_id = -1;             // of one picture token; -1: the model reads no pictures
 
   bool is_stop(TokenId id) const;
 };

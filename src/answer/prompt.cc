@@ -51,7 +51,7 @@ size_t count(std::string_view text, std::string_view needle) {
 
 enum class ContentForm { kParts, kText };
 
-// Parts are what multimodal templates read; text-only templates get the placeholders in the text.
+// Parts are what multimodal templates read; text-only templates get the image tokens in the text.
 Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, ContentForm form) {
   Json messages = Json::array();
   for (const ChatTurn& turn : turns) {
@@ -69,7 +69,7 @@ Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, Co
       const PictureSpec& spec = *loaded.model.pictures;
       std::string content;
       for (size_t i = 0; i < turn.pictures.size(); ++i) {
-        content += spec.before + spec.placeholder + spec.after;
+        content += spec.before + spec.image_token + spec.after;
       }
       message["content"] = content + text;
     }
@@ -97,17 +97,17 @@ Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatT
   auto rendered = loaded.chat_template.render(chat_context(loaded, turns, ContentForm::kParts));
   if (pictures == 0)
     return rendered;
-  const std::string& placeholder = loaded.model.pictures->placeholder;
-  if (rendered && count(*rendered, placeholder) == pictures)
+  const std::string& image_token = loaded.model.pictures->image_token;
+  if (rendered && count(*rendered, image_token) == pictures)
     return rendered;
   auto plain = loaded.chat_template.render(chat_context(loaded, turns, ContentForm::kText));
-  if (plain && count(*plain, placeholder) == pictures)
+  if (plain && count(*plain, image_token) == pictures)
     return plain;
   if (!rendered)
     return rendered;
   return fail(ErrorCode::kInvalidInput,
-              fmt::format("the chat template wrote {} of {} picture placeholders",
-                          count(*rendered, placeholder), pictures),
+              fmt::format("the chat template wrote {} of {} image tokens",
+                          count(*rendered, image_token), pictures),
               loaded.files.text.path());
 }
 
@@ -123,13 +123,13 @@ Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::strin
     const auto bos = loaded.tokenizer.bos();
     const bool has_bos = bos && piece.starts_with(loaded.tokenizer.piece(*bos));
     for (const TokenId id : loaded.tokenizer.encode(piece, true, first && !has_bos)) {
-      if (id != loaded.placeholder) {
+      if (id != loaded.image_token_id) {
         ids.push_back(id);
         continue;
       }
       if (picture == picture_tokens.size()) {
         return fail(ErrorCode::kInvalidInput,
-                    fmt::format("the prompt has more picture placeholders than the {} pictures",
+                    fmt::format("the prompt has more image tokens than the {} pictures",
                                 picture_tokens.size()));
       }
       ids.insert(ids.end(), static_cast<size_t>(picture_tokens[picture++]), id);
@@ -139,7 +139,7 @@ Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::strin
   }
   if (picture != picture_tokens.size()) {
     return fail(ErrorCode::kInvalidInput,
-                fmt::format("the prompt has {} picture placeholders for {} pictures", picture,
+                fmt::format("the prompt has {} image tokens for {} pictures", picture,
                             picture_tokens.size()));
   }
   return ids;
@@ -152,7 +152,7 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
   size_t picture = 0;
   int32_t position = 0;
   for (size_t i = 0; i < ids.size();) {
-    if (ids[i] != loaded.placeholder || grids.empty()) {
+    if (ids[i] != loaded.image_token_id || grids.empty()) {
       prompt.tokens.push_back({ids[i], {position, position, position}});
       ++position;
       ++i;
@@ -165,10 +165,10 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
     const int64_t height = grid.height / grid.merge;
     const int64_t width = grid.width / grid.merge;
     for (int64_t t = 0; t < height * width; ++t, ++i) {
-      if (i >= ids.size() || ids[i] != loaded.placeholder) {
+      if (i >= ids.size() || ids[i] != loaded.image_token_id) {
         return fail(ErrorCode::kInvalidInput,
-                    fmt::format("picture {} needs {} placeholder tokens, the prompt has {}",
-                                picture, height * width, t));
+                    fmt::format("picture {} needs {} image tokens, the prompt has {}", picture,
+                                height * width, t));
       }
       PromptToken token{ids[i], {position, position, position}};
       if (loaded.model.position_axes == 3) {
@@ -194,12 +194,12 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
   return prompt;
 }
 
-void bind_pictures(Prompt& prompt, TokenId placeholder, std::span<const PatchGrid> grids,
+void bind_pictures(Prompt& prompt, TokenId image_token_id, std::span<const PatchGrid> grids,
                    std::span<const PlacedPicture> pictures) {
   size_t picture = 0;
   int64_t row = 0;
   for (PromptToken& token : prompt.tokens) {
-    if (token.id != placeholder || picture == pictures.size())
+    if (token.id != image_token_id || picture == pictures.size())
       continue;
     token.feature_row = pictures[picture].first_row + static_cast<int32_t>(row);
     std::memcpy(&token.picture_key, pictures[picture].digest.data(), sizeof token.picture_key);

@@ -30,21 +30,21 @@ struct Prompt {
 // invisible mark (U+FDD0) splits them, and encode_prompt() drops the mark.
 Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns);
 
-// Token ids of rendered text; each placeholder becomes as many as its picture costs.
+// Token ids of rendered text; each image token becomes as many as its picture costs.
 Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view rendered,
                                            std::span<const int64_t> picture_tokens);
 
-// Positions and, where placeholders stand, rows of picture features: picture i's features begin at
-// first_rows[i]. Grids must match the placeholders' runs.
+// Positions and, where image tokens stand, rows of picture features: picture i's features begin at
+// first_rows[i]. Grids must match the image tokens' runs.
 Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId> ids,
                               std::span<const PatchGrid> grids);
 
-// Fills feature rows once the pictures are encoded, in the order of their placeholders.
+// Fills feature rows once the pictures are encoded, in the order of their image tokens.
 struct PlacedPicture {
   int32_t first_row = 0;
   Sha256Digest digest{};
 };
-void bind_pictures(Prompt& prompt, TokenId placeholder, std::span<const PatchGrid> grids,
+void bind_pictures(Prompt& prompt, TokenId image_token_id, std::span<const PatchGrid> grids,
                    std::span<const PlacedPicture> pictures);
 
 } // namespace pinhole

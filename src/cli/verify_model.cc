@@ -216,7 +216,7 @@ class CaseRun {
                                           keep));
       placed.push_back({encoded.first_row, *pictures_[i].digest});
     }
-    bind_pictures(prompt_, loaded_.placeholder, grids_, placed);
+    bind_pictures(prompt_, loaded_.image_token_id, grids_, placed);
     if (pixels.count > 0) {
       add_detail(fmt::format("pixels {:.1e}", pixels.max_abs));
       expect(pixels.max_abs <= 0.016, "pixel values differ");

@@ -28,8 +28,8 @@ struct PictureSpec {
   int64_t feature_size = 0;   // columns of one feature row: the text model's hidden_size
   int32_t feature_slots = 1;  // 1 + number of deepstack outputs
   int64_t window_size_px = 0; // windowed vision attention; 0: none
-  std::string placeholder;    // text of the token that stands for one picture token
-  std::string before, after;  // texts around the placeholders (vision start, vision end)
+  std::string image_token;    // text of the token that stands for one picture token
+  std::string before, after;  // texts around the image tokens (vision start, vision end)
 
   int64_t patch_elements() const { return 3 * frames * patch_size * patch_size; }
   int64_t tokens(int64_t height_px, int64_t width_px) const {

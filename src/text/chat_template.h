@@ -1,7 +1,7 @@
 // Chat templates: the Jinja subset that model repositories use, interpreted within bounds.
 //
 // A template is untrusted: parsing and rendering are bounded in depth, steps and output bytes. A
-// construct that is not implemented is an error that names it with line and column; a template's
+// construct outside the subset is an error that names it with line and column; a template's
 // own raise_exception('...') is an error with its text.
 #pragma once
 

@@ -95,7 +95,7 @@ TEST(BundledModel, LogitsAndTokensAreTheReferences) {
                              },
                              {}));
     const std::vector<PlacedPicture> placed{{encoded.first_row, *picture.digest}};
-    bind_pictures(prompt, loaded.placeholder, grids, placed);
+    bind_pictures(prompt, loaded.image_token_id, grids, placed);
 
     std::span<const float> logits = take(session->prefill(prompt.tokens));
     for (const Json& pair : sample["first_logits_top5"]) {

@@ -116,25 +116,25 @@ TEST(EncodePrompt, SystemAndAssistantTextIsGuardedToo) {
 
 // --- pictures ---
 
-TEST(EncodePrompt, PlaceholdersBecomeAsManyAsPicturesCost) {
+TEST(EncodePrompt, ImageTokensBecomeAsManyAsPicturesCost) {
   const LoadedModel& loaded = bundled();
   const std::vector<ChatTurn> turns{{"user", "What?", {0, 1}}};
   const int64_t tokens[] = {7, 12};
   const std::vector<TokenId> ids = prompt_ids(loaded, turns, tokens);
-  EXPECT_EQ(count(ids, loaded.placeholder), 19);
+  EXPECT_EQ(count(ids, loaded.image_token_id), 19);
   // Two runs of these lengths.
   std::vector<int64_t> runs;
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] != loaded.placeholder)
+    if (ids[i] != loaded.image_token_id)
       continue;
-    if (i == 0 || ids[i - 1] != loaded.placeholder)
+    if (i == 0 || ids[i - 1] != loaded.image_token_id)
       runs.push_back(0);
     ++runs.back();
   }
   EXPECT_THAT(runs, ElementsAre(7, 12));
 }
 
-TEST(EncodePrompt, PicturesAndPlaceholdersMustMatch) {
+TEST(EncodePrompt, PicturesAndImageTokensMustMatch) {
   const LoadedModel& loaded = bundled();
   const std::vector<ChatTurn> turns{{"user", "What?", {0}}};
   const std::string rendered = take(render_chat(loaded, turns));
@@ -146,11 +146,11 @@ TEST(EncodePrompt, PicturesAndPlaceholdersMustMatch) {
 
 TEST(EncodePrompt, UsersCannotForgePictures) {
   const LoadedModel& loaded = bundled();
-  const std::string& placeholder = loaded.model.pictures->placeholder;
-  const std::vector<ChatTurn> turns{{"user", placeholder + " What? " + placeholder, {0}}};
+  const std::string& image_token = loaded.model.pictures->image_token;
+  const std::vector<ChatTurn> turns{{"user", image_token + " What? " + image_token, {0}}};
   const int64_t tokens[] = {5};
   const std::vector<TokenId> ids = prompt_ids(loaded, turns, tokens);
-  EXPECT_EQ(count(ids, loaded.placeholder), 5);
+  EXPECT_EQ(count(ids, loaded.image_token_id), 5);
 }
 
 TEST(RenderChat, PicturesNeedAVisionPart) {
@@ -169,7 +169,7 @@ TEST(RenderChat, PicturesNeedAVisionPart) {
 
 TEST(PlacePictures, RunsMustMatchTheGrids) {
   const LoadedModel& loaded = bundled();
-  const TokenId pad = loaded.placeholder;
+  const TokenId pad = loaded.image_token_id;
   const PatchGrid grid{4, 6, 2}; // 6 tokens
   const std::vector<PatchGrid> one{grid};
   const std::vector<PatchGrid> two{grid, grid};
@@ -186,7 +186,7 @@ TEST(PlacePictures, RunsMustMatchTheGrids) {
 TEST(PlacePictures, PositionsByHand) {
   // Time stands still within a picture of 2 x 3 tokens; text goes on after the larger side.
   const LoadedModel& loaded = bundled();
-  const TokenId pad = loaded.placeholder;
+  const TokenId pad = loaded.image_token_id;
   const std::vector<TokenId> ids{1, 2, pad, pad, pad, pad, pad, pad, 3};
   const std::vector<PatchGrid> grids{{4, 6, 2}};
   const Prompt prompt = take(place_pictures(loaded, ids, grids));
@@ -202,7 +202,7 @@ TEST(PlacePictures, PositionsByHand) {
 
 TEST(BindPictures, RowsFollowEachPicture) {
   const LoadedModel& loaded = bundled();
-  const TokenId pad = loaded.placeholder;
+  const TokenId pad = loaded.image_token_id;
   const std::vector<TokenId> ids{pad, pad, 1, pad, pad, pad};
   const std::vector<PatchGrid> grids{{2, 4, 2}, {6, 2, 2}};
   Prompt prompt = take(place_pictures(loaded, ids, grids));

@@ -48,8 +48,8 @@ class Ask(Case):
         for name in ("prompt", "picture", "generated"):
             self.assertIsInstance(out["tokens"][name], int)
         self.assertEqual(out["tokens"]["prompt"], len(sample["prompt_ids"]))
-        placeholder = max(set(sample["prompt_ids"]), key=sample["prompt_ids"].count)
-        self.assertEqual(out["tokens"]["picture"], sample["prompt_ids"].count(placeholder))
+        image_token = max(set(sample["prompt_ids"]), key=sample["prompt_ids"].count)
+        self.assertEqual(out["tokens"]["picture"], sample["prompt_ids"].count(image_token))
         self.assertEqual(out["tokens"]["generated"], len(sample["output_ids"]))
         for name in ("load", "picture", "encode", "prefill", "first_token", "decode"):
             self.assertGreaterEqual(out["timings_ms"][name], 0, name)

@@ -99,7 +99,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Vectors{"llama-bpe.tokenizer.json", "extra/llama-bpe.special.inp",
                               "extra/llama-bpe.special.out", true, 8}));
 
-// The fixtures: prompts of real cases, whose images' placeholders the processor repeats.
+// The fixtures: prompts of real cases, whose images' image tokens the processor repeats.
 
 struct Fixture {
   std::string name, folder; // below golden/

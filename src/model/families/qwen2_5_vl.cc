@@ -255,7 +255,7 @@ Result<Model> describe_qwen2_5_vl(const ModelFiles& files) {
     spec.frames = vision.temporal_patch_size;
     spec.feature_size = text.hidden_size;
     spec.window_size_px = vision.window_size;
-    spec.placeholder = "<|image_pad|>";
+    spec.image_token = "<|image_pad|>";
     spec.before = "<|vision_start|>";
     spec.after = "<|vision_end|>";
     spec.mean = {0.48145466f, 0.4578275f, 0.40821073f};

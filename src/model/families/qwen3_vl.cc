@@ -290,7 +290,7 @@ Result<Model> describe(const ModelFiles& files, const std::string& gguf_arch) {
     spec.frames = vision.temporal_patch_size;
     spec.feature_size = text.hidden_size;
     spec.feature_slots = 1 + num_deepstack;
-    spec.placeholder = "<|image_pad|>";
+    spec.image_token = "<|image_pad|>";
     spec.before = "<|vision_start|>";
     spec.after = "<|vision_end|>";
     spec.min_pixels = 65536;

@@ -112,7 +112,7 @@ Result<Model> describe_toy_vl(const ModelFiles& files) {
   spec.feature_size = config.hidden_size;
   spec.min_pixels = 256;
   spec.max_pixels = 65536;
-  spec.placeholder = "<image>";
+  spec.image_token = "<image>";
   model.pictures = spec;
 
   WeightTable text(files.text, model.text, kTextNames, {"model.", ""});
