@@ -9,6 +9,7 @@
 #include "plan/work.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -192,8 +193,13 @@ class PerfCommand {
 
   Result<PatchGrid> grid_of(const PictureSpec& spec) const {
     Size size;
-    if (std::sscanf(options_.image.c_str(), "%ldx%ld", &size.width, &size.height) != 2 ||
-        size.width < 1 || size.height < 1) {
+    const char* end = options_.image.data() + options_.image.size();
+    const auto width = std::from_chars(options_.image.data(), end, size.width);
+    const bool has_height = width.ec == std::errc{} && width.ptr != end && *width.ptr == 'x';
+    const auto height =
+        has_height ? std::from_chars(width.ptr + 1, end, size.height) : std::from_chars_result{};
+    if (!has_height || height.ec != std::errc{} || height.ptr != end || size.width < 1 ||
+        size.height < 1) {
       return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no picture size", options_.image),
                   "--image", "give it as WIDTHxHEIGHT, such as 1024x768");
     }

@@ -45,7 +45,8 @@ class Perf(Case):
         self.assertIn("f32", [rate["name"] for rate in out["arithmetic_gop_per_s"]])
 
     def test_bad_size(self):
-        self.refused("perf", "--image", "big", names="--image")
+        for size in ("big", "64", "64x", "64x64x", "-64x64", "0x64", "64x99999999999999999999"):
+            self.refused("perf", f"--image={size}", names="--image")
         self.refused("perf", "--image", "1x100000", names="ratio")
 
     def test_interrupt(self):
