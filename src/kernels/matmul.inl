@@ -10,6 +10,10 @@
 #include "kernels/matmul_vnni.inl"
 #endif
 #include "kernels/matmul_int8.inl"
+#if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512)
+#define PINHOLE_PANELS 1
+#include "kernels/matmul_panel.inl"
+#endif
 #if defined(PINHOLE_KERNEL_AMX)
 #include "kernels/matmul_amx.inl"
 #endif
@@ -38,6 +42,18 @@ template <FormatId f> constexpr MatmulKernel int_kernel(const char* name, bool o
     return {};
 }
 
+#if defined(PINHOLE_PANELS)
+template <FormatId f> constexpr MatmulKernel panel_kernel(const char* name) {
+  if constexpr (is_int_format(f)) {
+    using X = typename PanelTraits<f>::X;
+    return {name,           kPanelRows, panel_x_bytes<X>, kPanelX, panel_pack_x<X>,
+            panel_scratch_bytes<f>, panel_run<f>};
+  } else {
+    return {};
+  }
+}
+#endif
+
 struct FormatKernels {
   MatmulKernel exact;    // f32 on decoded weights
   MatmulKernel in_place; // F32, F16 and BF16: few rows, f32
@@ -45,6 +61,8 @@ struct FormatKernels {
   MatmulKernel int_any;
 #if defined(PINHOLE_KERNEL_AMX)
   MatmulKernel tiles; // bf16
+#elif defined(PINHOLE_PANELS)
+  MatmulKernel panel; // many rows of x as int8, or int16
 #endif
 };
 
@@ -55,6 +73,8 @@ constexpr FormatKernels kMatmul[] = {
     name ".bf16.amx", kAmxBlock, amx_x_bytes, kAmxBlock, amx_pack_x, amx_scratch_bytes,            \
         amx_run<FormatId::id>                                                                      \
   }
+#elif defined(PINHOLE_PANELS)
+#define PINHOLE_TILES(id, name) , panel_kernel<FormatId::id>(name ".int8xN." PINHOLE_KERNEL_NAME)
 #else
 #define PINHOLE_TILES(id, name)
 #endif
@@ -86,8 +106,12 @@ const MatmulKernel* pick_matmul(FormatId format, int64_t m, bool exact) {
     return &kernels.exact;
   if (m == 1)
     return &kernels.int_1;
+#if defined(PINHOLE_PANELS)
+  return m <= kFewRows ? &kernels.int_any : &kernels.panel;
+#else
   // Without VNNI a byte product costs as many instructions as an f32 one.
   return m <= kFewRows || is_vnni() ? &kernels.int_any : &kernels.exact;
+#endif
 }
 
 } // namespace

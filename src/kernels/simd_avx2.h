@@ -108,5 +108,50 @@ PINHOLE_INLINE Vec v_ldexp(Vec a, Vec n) {
   return _mm256_mul_ps(_mm256_mul_ps(a, a1), a2);
 }
 
+// Integers in 32-bit lanes.
+typedef __m256i IVec;
+PINHOLE_INLINE IVec iv_zero() { return _mm256_setzero_si256(); }
+PINHOLE_INLINE IVec iv_load(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+PINHOLE_INLINE void iv_store(void* p, IVec x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+PINHOLE_INLINE IVec iv_set(int32_t x) { return _mm256_set1_epi32(x); }
+PINHOLE_INLINE IVec iv_set_from(const void* p) { // the 4 bytes at p in every lane
+  int32_t x;
+  memcpy(&x, p, 4);
+  return _mm256_set1_epi32(x);
+}
+PINHOLE_INLINE IVec iv_add(IVec a, IVec b) { return _mm256_add_epi32(a, b); }
+PINHOLE_INLINE IVec iv_shift_left(IVec x, int bits) { return _mm256_slli_epi32(x, bits); }
+PINHOLE_INLINE Vec iv_to_float(IVec x) { return _mm256_cvtepi32_ps(x); }
+PINHOLE_INLINE IVec iv_from_float(Vec x) { return _mm256_cvtps_epi32(x); } // to nearest
+// sum + a0 * b0 + a1 * b1 of each lane's two 16-bit integers
+PINHOLE_INLINE IVec iv_dot_words(IVec sum, IVec a, IVec b) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+// sum + the products of each lane's four bytes, a's unsigned and b's signed; a pair of products
+// must fit 16 bits.
+PINHOLE_INLINE IVec iv_dot_bytes(IVec sum, IVec a, IVec b) {
+  __m256i pairs = _mm256_maddubs_epi16(a, b);
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+PINHOLE_INLINE IVec iv_flip_bytes(IVec x) { // signed bytes + 128
+  return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(0x80)));
+}
+// The low 16 bits of each lane (values within 16 bits), as kLanes words.
+PINHOLE_INLINE void iv_store_words(void* p, IVec x) {
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storeu_si128(static_cast<__m128i*>(p), words);
+}
+// 4 x 4 transpose of the 32-bit lanes of each 128-bit part.
+PINHOLE_INLINE void iv_transpose_4(IVec z0, IVec z1, IVec z2, IVec z3, IVec* out) {
+  __m256i a = _mm256_unpacklo_epi32(z0, z1), b = _mm256_unpackhi_epi32(z0, z1);
+  __m256i c = _mm256_unpacklo_epi32(z2, z3), d = _mm256_unpackhi_epi32(z2, z3);
+  out[0] = _mm256_unpacklo_epi64(a, c);
+  out[1] = _mm256_unpackhi_epi64(a, c);
+  out[2] = _mm256_unpacklo_epi64(b, d);
+  out[3] = _mm256_unpackhi_epi64(b, d);
+}
+
 } // namespace
 } // namespace pinhole::kernels

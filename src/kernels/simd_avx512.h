@@ -93,5 +93,45 @@ PINHOLE_INLINE Vec v_round(Vec a) { // to nearest, ties to even
 }
 PINHOLE_INLINE Vec v_ldexp(Vec a, Vec n) { return _mm512_scalef_ps(a, n); } // a * 2^n, n integral
 
+// Integers in 32-bit lanes.
+typedef __m512i IVec;
+PINHOLE_INLINE IVec iv_zero() { return _mm512_setzero_si512(); }
+PINHOLE_INLINE IVec iv_load(const void* p) { return _mm512_loadu_si512(p); }
+PINHOLE_INLINE void iv_store(void* p, IVec x) { _mm512_storeu_si512(p, x); }
+PINHOLE_INLINE IVec iv_set(int32_t x) { return _mm512_set1_epi32(x); }
+PINHOLE_INLINE IVec iv_set_from(const void* p) { // the 4 bytes at p in every lane
+  int32_t x;
+  memcpy(&x, p, 4);
+  return _mm512_set1_epi32(x);
+}
+PINHOLE_INLINE IVec iv_add(IVec a, IVec b) { return _mm512_add_epi32(a, b); }
+PINHOLE_INLINE IVec iv_shift_left(IVec x, int bits) { return _mm512_slli_epi32(x, bits); }
+PINHOLE_INLINE Vec iv_to_float(IVec x) { return _mm512_cvtepi32_ps(x); }
+PINHOLE_INLINE IVec iv_from_float(Vec x) { return _mm512_cvtps_epi32(x); } // to nearest
+// sum + a0 * b0 + a1 * b1 of each lane's two 16-bit integers
+PINHOLE_INLINE IVec iv_dot_words(IVec sum, IVec a, IVec b) {
+  return _mm512_dpwssd_epi32(sum, a, b);
+}
+// sum + the products of each lane's four bytes, a's unsigned and b's signed
+PINHOLE_INLINE IVec iv_dot_bytes(IVec sum, IVec a, IVec b) {
+  return _mm512_dpbusd_epi32(sum, a, b);
+}
+PINHOLE_INLINE IVec iv_flip_bytes(IVec x) { // signed bytes + 128
+  return _mm512_xor_si512(x, _mm512_set1_epi8(static_cast<char>(0x80)));
+}
+// The low 16 bits of each lane, as kLanes words.
+PINHOLE_INLINE void iv_store_words(void* p, IVec x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x));
+}
+// 4 x 4 transpose of the 32-bit lanes of each 128-bit part.
+PINHOLE_INLINE void iv_transpose_4(IVec z0, IVec z1, IVec z2, IVec z3, IVec* out) {
+  __m512i a = _mm512_unpacklo_epi32(z0, z1), b = _mm512_unpackhi_epi32(z0, z1);
+  __m512i c = _mm512_unpacklo_epi32(z2, z3), d = _mm512_unpackhi_epi32(z2, z3);
+  out[0] = _mm512_unpacklo_epi64(a, c);
+  out[1] = _mm512_unpackhi_epi64(a, c);
+  out[2] = _mm512_unpacklo_epi64(b, d);
+  out[3] = _mm512_unpackhi_epi64(b, d);
+}
+
 } // namespace
 } // namespace pinhole::kernels
