@@ -23,20 +23,44 @@ PINHOLE_INLINE float round_32(const float* x, int64_t count, int8_t* q) {
   float d = largest * (1.0f / 127.0f);
   Vec inverse = v_set(d > 0.0f ? 1.0f / d : 0.0f);
   Vec low = v_set(-127.0f), high = v_set(127.0f);
+#if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
+  for (int i = 0; i < 32; i += kLanes) {
+    Vec v = v_min(v_max(v_mul(v_load(values + i), inverse), low), high);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtepi32_epi8(iv_from_float(v)));
+  }
+#elif defined(PINHOLE_KERNEL_AVX2)
+  __m256i codes[4];
+  for (int i = 0; i < 4; ++i) {
+    Vec v = v_mul(v_load(values + i * kLanes), inverse);
+    codes[i] = iv_from_float(v_min(v_max(v, low), high));
+  }
+  __m256i words0 = _mm256_packs_epi32(codes[0], codes[1]);
+  __m256i words1 = _mm256_packs_epi32(codes[2], codes[3]);
+  __m256i mixed = _mm256_packs_epi16(words0, words1); // packs work within 128 bits
+  mixed = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), mixed);
+#else
   for (int i = 0; i < 32; i += kLanes) {
     Vec v = v_round_lanes(v_mul(v_load(values + i), inverse));
     v_store(values + i, v_min(v_max(v, low), high));
   }
   for (int i = 0; i < 32; ++i)
     q[i] = static_cast<int8_t>(static_cast<int32_t>(values[i]));
+#endif
   return d;
 }
 
 PINHOLE_INLINE int32_t sum_16(const int8_t* q) {
+#if defined(__SSE4_1__)
+  __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
+  x = _mm_sad_epu8(_mm_xor_si128(x, _mm_set1_epi8(static_cast<char>(0x80))), _mm_setzero_si128());
+  return _mm_cvtsi128_si32(x) + _mm_extract_epi32(x, 2) - 16 * 128;
+#else
   int32_t sum = 0;
   for (int i = 0; i < 16; ++i)
     sum += q[i];
   return sum;
+#endif
 }
 
 #if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)

@@ -16,6 +16,8 @@ namespace {
 constexpr int64_t kPanelRows = 2 * kLanes;
 // 512 KiB of unpacked W; with half of an L2 of 1 MiB left for x and y.
 constexpr int64_t kPanelStage = 512 * 1024;
+// Elements of k at a time: the shorter, the more rows of W fit, and the less often x passes by.
+constexpr int64_t kPanelChunk = 2048;
 constexpr int64_t kPanelX = 6; // rows of x side by side in packed x
 #if defined(PINHOLE_KERNEL_AVX2)
 constexpr int kPanelTile = 3; // rows of x in registers: 6 sums and 6 partial sums of 16 registers
@@ -132,12 +134,13 @@ template <FormatId f> PINHOLE_INLINE int64_t panel_bytes(int64_t k) {
   return panel_groups(k) * PanelTraits<f>::kGroupBytes;
 }
 
-template <FormatId f> PINHOLE_INLINE int64_t panels_staged(int64_t k) {
-  return max_of(min_of(kPanelStage / panel_bytes<f>(k), 8), 1);
+template <FormatId f> PINHOLE_INLINE int64_t panels_staged(int64_t chunk) {
+  return max_of(kPanelStage / panel_bytes<f>(chunk), 1);
 }
 
 template <FormatId f> int64_t panel_scratch_bytes(int64_t, int64_t k) {
-  return panels_staged<f>(k) * panel_bytes<f>(k);
+  int64_t chunk = min_of(k, kPanelChunk); // or all of k, for an activation before a residual
+  return max_of(panels_staged<f>(chunk) * panel_bytes<f>(chunk), panel_bytes<f>(k));
 }
 
 // 128 bits of each of kLanes / 4 rows: part t from row 4 * t + j.
@@ -225,8 +228,8 @@ PINHOLE_INLINE void panel_dots(const typename PanelTraits<f>::X* x, const uint8_
         for (int i = 0; i < kPanelTile; ++i) {
           IVec codes = iv_set_from(x[i].q + 4 * (step + s));
           __m256i p0 = _mm256_maddubs_epi16(w0, codes), p1 = _mm256_maddubs_epi16(w1, codes);
-          words[i][0] = s == s0 ? p0 : _mm256_add_epi16(words[i][0], p0);
-          words[i][1] = s == s0 ? p1 : _mm256_add_epi16(words[i][1], p1);
+          words[i][0] = s == s0 ? p0 : iv_add_words(words[i][0], p0);
+          words[i][1] = s == s0 ? p1 : iv_add_words(words[i][1], p1);
         }
       }
 #pragma GCC unroll 4
@@ -240,8 +243,8 @@ PINHOLE_INLINE void panel_dots(const typename PanelTraits<f>::X* x, const uint8_
 #endif
 #pragma GCC unroll 16
   for (int s = step; s < step + kSteps; ++s) {
-    IVec w0 = iv_load(w + s * 2 * T::kVectorBytes);
-    IVec w1 = iv_load(w + (s * 2 + 1) * T::kVectorBytes);
+    IVec w0 = iv_pinned(iv_load(w + s * 2 * T::kVectorBytes));
+    IVec w1 = iv_pinned(iv_load(w + (s * 2 + 1) * T::kVectorBytes));
 #pragma GCC unroll 8
     for (int i = 0; i < kPanelTile; ++i) {
       IVec codes = iv_set_from(reinterpret_cast<const uint8_t*>(x[i].q) + 4 * s);
@@ -307,21 +310,25 @@ template <FormatId f> void panel_run(const MatmulArgs& args) {
   const X* x = static_cast<const X*>(args.x);
   const uint8_t* w = static_cast<const uint8_t*>(args.w);
   uint8_t* staged = static_cast<uint8_t*>(args.scratch);
-  int64_t groups = panel_groups(args.k), bytes = panel_bytes<f>(args.k);
-  int64_t strip = panels_staged<f>(args.k) * kPanelRows;
-  Stage stage = stage_of(args, 0, args.k);
+  int64_t chunk = chunk_of(args, kPanelChunk), all_groups = panel_groups(args.k);
+  int64_t strip = panels_staged<f>(chunk) * kPanelRows;
   alignas(64) float sums[kPanelTile * kPanelRows];
   for (int64_t n0 = 0; n0 < args.n; n0 += strip) {
     int64_t n1 = min_of(n0 + strip, args.n);
-    for (int64_t n = n0; n < n1; n += kPanelRows)
-      panel_unpack<f>(w + n * args.w_row_bytes, args.w_row_bytes, min_of(kPanelRows, n1 - n),
-                      args.k, staged + (n - n0) / kPanelRows * bytes);
-    for (int64_t m0 = 0; m0 < args.m; m0 += kPanelTile) {
-      const X* rows = x + m0 / kPanelX * kPanelX * groups + m0 % kPanelX;
-      for (int64_t n = n0; n < n1; n += kPanelRows) {
-        panel_tile<f>(rows, staged + (n - n0) / kPanelRows * bytes, groups, sums);
-        for (int64_t i = 0; i < min_of(kPanelTile, args.m - m0); ++i)
-          write_row(args, stage, m0 + i, n, min_of(kPanelRows, n1 - n), sums + i * kPanelRows);
+    for (int64_t k0 = 0; k0 < args.k; k0 += chunk) {
+      int64_t length = min_of(chunk, args.k - k0);
+      int64_t groups = panel_groups(length), bytes = panel_bytes<f>(length);
+      for (int64_t n = n0; n < n1; n += kPanelRows)
+        panel_unpack<f>(w + n * args.w_row_bytes + bytes_before<f>(k0), args.w_row_bytes,
+                        min_of(kPanelRows, n1 - n), length, staged + (n - n0) / kPanelRows * bytes);
+      Stage stage = stage_of(args, k0, k0 + length);
+      for (int64_t m0 = 0; m0 < args.m; m0 += kPanelTile) {
+        const X* rows = x + (m0 / kPanelX * all_groups + k0 / 32) * kPanelX + m0 % kPanelX;
+        for (int64_t n = n0; n < n1; n += kPanelRows) {
+          panel_tile<f>(rows, staged + (n - n0) / kPanelRows * bytes, groups, sums);
+          for (int64_t i = 0; i < min_of(kPanelTile, args.m - m0); ++i)
+            write_row(args, stage, m0 + i, n, min_of(kPanelRows, n1 - n), sums + i * kPanelRows);
+        }
       }
     }
   }

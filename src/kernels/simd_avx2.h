@@ -121,19 +121,26 @@ PINHOLE_INLINE IVec iv_set_from(const void* p) { // the 4 bytes at p in every la
   memcpy(&x, p, 4);
   return _mm256_set1_epi32(x);
 }
-PINHOLE_INLINE IVec iv_add(IVec a, IVec b) { return _mm256_add_epi32(a, b); }
+// A value that must be in a register here. GCC puts the additions of a chain off (tree-reassoc),
+// which spills every product of an unrolled loop, and loads again what an instruction can load.
+PINHOLE_INLINE IVec iv_pinned(IVec x) {
+  asm("" : "+x"(x));
+  return x;
+}
+PINHOLE_INLINE IVec iv_add(IVec a, IVec b) { return iv_pinned(_mm256_add_epi32(a, b)); }
+PINHOLE_INLINE IVec iv_add_words(IVec a, IVec b) { return iv_pinned(_mm256_add_epi16(a, b)); }
 PINHOLE_INLINE IVec iv_shift_left(IVec x, int bits) { return _mm256_slli_epi32(x, bits); }
 PINHOLE_INLINE Vec iv_to_float(IVec x) { return _mm256_cvtepi32_ps(x); }
 PINHOLE_INLINE IVec iv_from_float(Vec x) { return _mm256_cvtps_epi32(x); } // to nearest
 // sum + a0 * b0 + a1 * b1 of each lane's two 16-bit integers
 PINHOLE_INLINE IVec iv_dot_words(IVec sum, IVec a, IVec b) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  return iv_add(sum, _mm256_madd_epi16(a, b));
 }
 // sum + the products of each lane's four bytes, a's unsigned and b's signed; a pair of products
 // must fit 16 bits.
 PINHOLE_INLINE IVec iv_dot_bytes(IVec sum, IVec a, IVec b) {
   __m256i pairs = _mm256_maddubs_epi16(a, b);
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  return iv_add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 PINHOLE_INLINE IVec iv_flip_bytes(IVec x) { // signed bytes + 128
   return _mm256_xor_si256(x, _mm256_set1_epi8(static_cast<char>(0x80)));

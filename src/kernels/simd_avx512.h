@@ -104,6 +104,10 @@ PINHOLE_INLINE IVec iv_set_from(const void* p) { // the 4 bytes at p in every la
   memcpy(&x, p, 4);
   return _mm512_set1_epi32(x);
 }
+PINHOLE_INLINE IVec iv_pinned(IVec x) { // a value that must be in a register here
+  asm("" : "+v"(x));
+  return x;
+}
 PINHOLE_INLINE IVec iv_add(IVec a, IVec b) { return _mm512_add_epi32(a, b); }
 PINHOLE_INLINE IVec iv_shift_left(IVec x, int bits) { return _mm512_slli_epi32(x, bits); }
 PINHOLE_INLINE Vec iv_to_float(IVec x) { return _mm512_cvtepi32_ps(x); }
