@@ -393,6 +393,11 @@ constexpr AttentionKernel kAttention[] = {
 #define PINHOLE_ATTENTION_AMX 1
 #endif
 
+#if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512)
+#include "kernels/attention_words.inl"
+#define PINHOLE_ATTENTION_WORDS 1
+#endif
+
 namespace pinhole::kernels {
 namespace {
 
@@ -402,7 +407,11 @@ const AttentionKernel* pick_attention(KvType kv_type, int64_t num_q, bool exact)
     return kernel;
   }
 #endif
-  (void)num_q, (void)exact; // f32 arithmetic in every case
+#if defined(PINHOLE_ATTENTION_WORDS)
+  if (!exact && num_q >= kWordMinQueries)
+    return &kWordAttention[static_cast<int>(kv_type)];
+#endif
+  (void)num_q, (void)exact; // f32 arithmetic
   return &kAttention[static_cast<int>(kv_type)];
 }
 

@@ -130,6 +130,8 @@ PINHOLE_INLINE IVec iv_pinned(IVec x) {
 PINHOLE_INLINE IVec iv_add(IVec a, IVec b) { return iv_pinned(_mm256_add_epi32(a, b)); }
 PINHOLE_INLINE IVec iv_add_words(IVec a, IVec b) { return iv_pinned(_mm256_add_epi16(a, b)); }
 PINHOLE_INLINE IVec iv_shift_left(IVec x, int bits) { return _mm256_slli_epi32(x, bits); }
+PINHOLE_INLINE IVec iv_bits(Vec x) { return _mm256_castps_si256(x); }
+PINHOLE_INLINE Vec v_from_bits(IVec x) { return _mm256_castsi256_ps(x); }
 PINHOLE_INLINE Vec iv_to_float(IVec x) { return _mm256_cvtepi32_ps(x); }
 PINHOLE_INLINE IVec iv_from_float(Vec x) { return _mm256_cvtps_epi32(x); } // to nearest
 // sum + a0 * b0 + a1 * b1 of each lane's two 16-bit integers

@@ -110,6 +110,8 @@ PINHOLE_INLINE IVec iv_pinned(IVec x) { // a value that must be in a register he
 }
 PINHOLE_INLINE IVec iv_add(IVec a, IVec b) { return _mm512_add_epi32(a, b); }
 PINHOLE_INLINE IVec iv_shift_left(IVec x, int bits) { return _mm512_slli_epi32(x, bits); }
+PINHOLE_INLINE IVec iv_bits(Vec x) { return _mm512_castps_si512(x); }
+PINHOLE_INLINE Vec v_from_bits(IVec x) { return _mm512_castsi512_ps(x); }
 PINHOLE_INLINE Vec iv_to_float(IVec x) { return _mm512_cvtepi32_ps(x); }
 PINHOLE_INLINE IVec iv_from_float(Vec x) { return _mm512_cvtps_epi32(x); } // to nearest
 // sum + a0 * b0 + a1 * b1 of each lane's two 16-bit integers

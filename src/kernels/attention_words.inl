@@ -1,0 +1,394 @@
+// Attention for many queries on AVX2 and AVX-512 with products of 16-bit integers (vpmaddwd,
+// vpdpwssd): twice as many in an instruction as f32 has, and finer than bf16. Included by
+// attention.inl.
+//
+// Rows of Q and K get a scale each, so that their codes' dot products fit 31 bits (11 to 13 bits a
+// code). Probabilities have 13 bits relative to the largest of the row's block of kWordKeys keys,
+// elements of V 12 bits relative to the largest of their column in a span of kWordSpan keys. What
+// becomes of a block is scaled to the running maximum in f32 (as in attention.inl).
+//
+// Lanes are keys for the scores and elements of head_dim for the output; codes of Q and the
+// probabilities are broadcast, two neighbours at a time, which is also how K and V are laid out.
+
+namespace pinhole::kernels {
+namespace {
+
+constexpr int64_t kWordMinQueries = 32; // fewer do not pay for turning K and V into words
+constexpr int64_t kWordKeys = 64;       // keys of a block
+constexpr int64_t kWordSpan = 512;      // keys whose codes are in scratch: 128 KiB for 64 elements
+constexpr float kProbabilityTop = 8191.0f; // 8191 * 4095 * kWordKeys < 2^31
+constexpr float kValueTop = 4095.0f;
+// A tile of kWordRows rows of Q by kWordVecs vectors of sums.
+#if defined(PINHOLE_KERNEL_AVX2)
+constexpr int kWordRows = 4, kWordVecs = 2; // 8 sums, 2 loads, 1 broadcast, 1 product
+#else
+constexpr int kWordRows = 6, kWordVecs = 4; // 24 sums, 4 loads, 1 broadcast
+#endif
+constexpr int64_t kKeyVecs = kWordKeys / kLanes;
+
+// Largest code whose products, added up over head_dim, fit 31 bits.
+PINHOLE_INLINE float score_top(int64_t head_dim) {
+  float top = floorf(sqrtf(2147483000.0f / static_cast<float>(head_dim)));
+  return top < 8191.0f ? top : 8191.0f;
+}
+
+struct LaneNumbers {
+  alignas(64) float at[kWordKeys];
+  constexpr LaneNumbers() : at() {
+    for (int i = 0; i < kWordKeys; ++i)
+      at[i] = static_cast<float>(i);
+  }
+};
+constexpr LaneNumbers kKeyNumbers;
+
+// What one head's share works with, in scratch.
+struct WordScratch {
+  uint32_t* k;     // [kWordSpan / kWordKeys, head_dim / 2, kWordKeys] pairs of codes
+  float* k_scale;  // [kWordSpan]
+  uint32_t* v;     // [kWordSpan / 2, pad_dim] pairs of codes
+  float* v_scale;  // [pad_dim]
+  float* decoded;  // [pad_dim]: a row of K or V
+  int16_t* codes;  // [2, pad_dim]: rows of K or V as words
+  int16_t* q;      // [kWordRows, pad_dim]
+  float* out;      // [kWordRows, pad_dim]: sums over a span, in units of the codes of V
+  int32_t* sums;   // [kWordRows, max(kWordKeys, pad_dim)]
+  int16_t* p;      // [kWordRows, kWordKeys]
+  float* maximum;  // [queries], in powers of 2
+  float* total;    // [queries]
+};
+
+PINHOLE_INLINE int64_t sums_stride(int64_t head_dim) {
+  return pad_dim(head_dim) > kWordKeys ? pad_dim(head_dim) : kWordKeys;
+}
+
+// Places the arrays from `base` on; returns the bytes that they take.
+PINHOLE_INLINE int64_t place_words(void* base, int64_t num_q, int64_t head_dim, WordScratch& s) {
+  char* p = static_cast<char*>(base);
+  int64_t at = 0, dim = pad_dim(head_dim);
+  auto take = [&]<class T>(T*& array, int64_t count) {
+    array = reinterpret_cast<T*>(p + at);
+    at += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  };
+  take(s.k, kWordSpan * dim / 2);
+  take(s.k_scale, kWordSpan);
+  take(s.v, kWordSpan / 2 * dim);
+  take(s.v_scale, dim);
+  take(s.decoded, dim);
+  take(s.codes, 2 * dim);
+  take(s.q, kWordRows * dim);
+  take(s.out, kWordRows * dim);
+  take(s.sums, kWordRows * sums_stride(head_dim));
+  take(s.p, kWordRows * kWordKeys);
+  take(s.maximum, num_q);
+  take(s.total, num_q);
+  return at;
+}
+
+int64_t word_scratch_bytes(int64_t num_q, int64_t, int64_t head_dim) {
+  WordScratch s;
+  return place_words(nullptr, num_q, head_dim, s);
+}
+
+// A row to codes of at most `top`; returns the scale. x has zeros up to pad_dim.
+PINHOLE_INLINE float row_to_words(const float* x, int64_t dim, float top, int16_t* codes) {
+  Vec largest = v_zero();
+  for (int64_t i = 0; i < dim; i += kLanes)
+    largest = v_max(largest, v_abs(v_load(x + i)));
+  float scale = v_reduce_max(largest) / top;
+  Vec inverse = v_set(scale > 0.0f ? 1.0f / scale : 0.0f), high = v_set(top), low = v_set(-top);
+  for (int64_t i = 0; i < dim; i += kLanes) {
+    Vec v = v_min(v_max(v_mul(v_load(x + i), inverse), low), high);
+    iv_store_words(codes + i, iv_from_float(v));
+  }
+  return scale;
+}
+
+// Keys [first, first + count) of one head to words; blocks are filled up with zeros.
+template <KvType kv>
+void words_of_span(const AttentionArgs& args, int64_t kv_head, int64_t first, int64_t count,
+                   const WordScratch& s) {
+  int64_t head_dim = args.head_dim, dim = pad_dim(head_dim);
+  int64_t padded = (count + kWordKeys - 1) / kWordKeys * kWordKeys;
+  const char* k = static_cast<const char*>(args.k) + kv_head * args.k_head_bytes;
+  const char* v = static_cast<const char*>(args.v) + kv_head * args.v_head_bytes;
+  float top = score_top(head_dim);
+  for (int64_t i = 0; i < dim; ++i)
+    s.decoded[i] = s.v_scale[i] = 0.0f;
+  for (int64_t j = 0; j < padded; ++j) {
+    uint32_t* to = s.k + j / kWordKeys * (head_dim / 2) * kWordKeys + j % kWordKeys;
+    if (j >= count) {
+      s.k_scale[j] = 0.0f;
+      for (int64_t i = 0; i < head_dim / 2; ++i)
+        to[i * kWordKeys] = 0;
+      continue;
+    }
+    decode_kv_row<kv>(k + (first + j) * args.k_row_bytes, head_dim, s.decoded);
+    s.k_scale[j] = row_to_words(s.decoded, dim, top, s.codes);
+    for (int64_t i = 0; i < head_dim / 2; ++i)
+      memcpy(to + i * kWordKeys, s.codes + 2 * i, 4);
+    decode_kv_row<kv>(v + (first + j) * args.v_row_bytes, head_dim, s.decoded);
+    for (int64_t i = 0; i < dim; i += kLanes)
+      v_store(s.v_scale + i, v_max(v_load(s.v_scale + i), v_abs(v_load(s.decoded + i))));
+  }
+  for (int64_t i = 0; i < dim; ++i)
+    s.v_scale[i] *= 1.0f / kValueTop;
+  for (int64_t j = 0; j < padded; j += 2) {
+    for (int64_t side = 0; side < 2; ++side) {
+      int16_t* codes = s.codes + side * dim;
+      if (j + side >= count) {
+        memset(codes, 0, static_cast<size_t>(dim) * 2);
+        continue;
+      }
+      decode_kv_row<kv>(v + (first + j + side) * args.v_row_bytes, head_dim, s.decoded);
+      for (int64_t i = 0; i < dim; i += kLanes) {
+        Vec scale = v_load(s.v_scale + i);
+        Vec x = v_div(v_load(s.decoded + i), v_select(v_lt(v_zero(), scale), scale, v_set(1.0f)));
+        x = v_min(v_max(x, v_set(-kValueTop)), v_set(kValueTop));
+        iv_store_words(codes + i, iv_from_float(x));
+      }
+    }
+    uint16_t* to = reinterpret_cast<uint16_t*>(s.v + j / 2 * dim);
+    for (int64_t i = 0; i < dim; ++i) {
+      to[2 * i] = static_cast<uint16_t>(s.codes[i]);
+      to[2 * i + 1] = static_cast<uint16_t>(s.codes[dim + i]);
+    }
+  }
+}
+
+// out[r][kVecs vectors] = sum over `steps` pairs of words: a[r] (a_stride words a row) broadcast,
+// times b (b_stride 32-bit elements a step).
+template <int kVecs>
+__attribute__((noinline, noclone)) void word_dots(const int16_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride,
+               int64_t steps, int32_t* out, int64_t out_stride) {
+  IVec sum[kWordRows][kVecs];
+#pragma GCC unroll 8
+  for (int r = 0; r < kWordRows; ++r) {
+#pragma GCC unroll 4
+    for (int e = 0; e < kVecs; ++e)
+      sum[r][e] = iv_zero();
+  }
+  for (int64_t step = 0; step < steps; ++step, a += 2, b += b_stride) {
+    IVec x[kVecs];
+#pragma GCC unroll 4
+    for (int e = 0; e < kVecs; ++e)
+      x[e] = iv_pinned(iv_load(b + e * kLanes));
+#pragma GCC unroll 8
+    for (int r = 0; r < kWordRows; ++r) {
+      IVec pair = iv_set_from(a + r * a_stride);
+#pragma GCC unroll 4
+      for (int e = 0; e < kVecs; ++e)
+        sum[r][e] = iv_pinned(iv_dot_words(sum[r][e], x[e], pair));
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kWordRows; ++r) {
+#pragma GCC unroll 4
+    for (int e = 0; e < kVecs; ++e)
+      iv_store(out + r * out_stride + e * kLanes, sum[r][e]);
+  }
+}
+
+// As word_dots, for any number of vectors.
+PINHOLE_INLINE void all_word_dots(int64_t vecs, const int16_t* a, int64_t a_stride,
+                                  const uint32_t* b, int64_t b_stride, int64_t steps, int32_t* out,
+                                  int64_t out_stride) {
+  int64_t e = 0;
+  for (; e + kWordVecs <= vecs; e += kWordVecs)
+    word_dots<kWordVecs>(a, a_stride, b + e * kLanes, b_stride, steps, out + e * kLanes,
+                         out_stride);
+  for (; e < vecs; ++e)
+    word_dots<1>(a, a_stride, b + e * kLanes, b_stride, steps, out + e * kLanes, out_stride);
+}
+
+// kProbabilityTop * 2^x for x <= 0, to the nearest integer. A polynomial of 2^r on [-0.5, 0.5]
+// (Remez exchange; relative error 2.6e-6), the exponent by adding 1.5 * 2^23, which leaves round(x)
+// in the low bits.
+PINHOLE_INLINE IVec exp2_code(Vec x) {
+  x = v_max(x, v_set(-24.0f));
+  Vec magic = v_set(12582912.0f);
+  Vec shifted = v_add(x, magic);
+  Vec r = v_sub(x, v_sub(shifted, magic));
+  Vec p = v_set(kProbabilityTop * 0.009570102f);
+  p = v_fma(p, r, v_set(kProbabilityTop * 0.055917860f));
+  p = v_fma(p, r, v_set(kProbabilityTop * 0.240247448f));
+  p = v_fma(p, r, v_set(kProbabilityTop * 0.693121815f));
+  p = v_fma(p, r, v_set(kProbabilityTop * 0.999999261f));
+  IVec bits = iv_add(iv_bits(p), iv_shift_left(iv_bits(shifted), 23));
+  return iv_from_float(v_from_bits(bits));
+}
+
+// 2^x for x <= 0
+PINHOLE_INLINE Vec exp2_vec(Vec x) { return v_exp(v_mul(x, v_set(0.693147181f))); }
+
+// kWordRows rows of Q of one head, over one span of keys. Lane r of the vectors is row r.
+struct WordTile {
+  alignas(64) float maximum[kLanes]; // of the scores so far, in powers of 2
+  alignas(64) float total[kLanes];   // of the probabilities relative to it
+  alignas(64) float top[kLanes];     // maximum of one block
+  alignas(64) float block[kLanes];   // total of one block, relative to its own maximum
+  alignas(64) float keep[kLanes];    // what sums so far, and those of the block, are multiplied by
+  alignas(64) float take[kLanes];
+  float q_scale[kWordRows]; // with the scale of the scores, in powers of 2
+  int64_t begin[kWordRows], end[kWordRows]; // keys that a row sees
+};
+static_assert(kWordRows <= kLanes);
+
+// Scores of row r against the block of keys from `first` on to probabilities, relative to the
+// block's own maximum.
+PINHOLE_INLINE void word_softmax(WordTile& tile, int r, const int32_t* sums, const float* k_scale,
+                                 int64_t first, bool masked, int16_t* p) {
+  Vec scores[kKeyVecs];
+  Vec largest = v_set(kMaskedScore), scale = v_set(tile.q_scale[r]);
+#pragma GCC unroll 8
+  for (int e = 0; e < kKeyVecs; ++e) {
+    Vec x = v_mul(iv_to_float(iv_load(sums + e * kLanes)), v_load(k_scale + e * kLanes));
+    x = v_mul(x, scale);
+    if (masked) {
+      Vec key = v_load(kKeyNumbers.at + e * kLanes), never = v_set(kMaskedScore);
+      Vec begin = v_set(static_cast<float>(tile.begin[r] - first));
+      Vec end = v_set(static_cast<float>(tile.end[r] - first));
+      x = v_select(v_lt(key, begin), never, v_select(v_lt(key, end), x, never));
+    }
+    scores[e] = x;
+    largest = v_max(largest, x);
+  }
+  tile.top[r] = v_reduce_max(largest);
+  Vec top = v_set(tile.top[r]);
+  IVec total = iv_zero();
+#pragma GCC unroll 8
+  for (int e = 0; e < kKeyVecs; ++e) {
+    IVec code = exp2_code(v_sub(scores[e], top));
+    if (masked)
+      code = iv_bits(v_select(v_lt(scores[e], v_set(kMaskedBelow)), v_zero(), v_from_bits(code)));
+    total = iv_add(total, code);
+    iv_store_words(p + e * kLanes, code);
+  }
+  tile.block[r] = v_reduce_add(iv_to_float(total));
+}
+
+// Puts a block's maxima and totals to those so far.
+PINHOLE_INLINE void word_advance(WordTile& tile) {
+  Vec before = v_load(tile.maximum), top = v_load(tile.top), now = v_max(before, top);
+  Vec keep = exp2_vec(v_sub(before, now)), take = exp2_vec(v_sub(top, now));
+  v_store(tile.keep, keep);
+  v_store(tile.take, take);
+  v_store(tile.maximum, now);
+  v_store(tile.total, v_fma(take, v_load(tile.block), v_mul(keep, v_load(tile.total))));
+}
+
+void word_tile(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span_begin,
+               int64_t span_end, const WordScratch& s) {
+  int64_t head_dim = args.head_dim, dim = pad_dim(head_dim), vecs = dim / kLanes;
+  int64_t stride = sums_stride(head_dim);
+  WordTile tile = {};
+  int64_t rows = args.q_end - q0 < kWordRows ? args.q_end - q0 : kWordRows;
+  int64_t key_begin = span_end, key_end = span_begin, all_begin = span_begin, all_end = span_end;
+  float top = score_top(head_dim);
+  for (int r = 0; r < kWordRows; ++r) {
+    int64_t row = q0 + (r < rows ? r : rows - 1); // rows that do not exist repeat the last
+    const float* q = args.q + row * args.q_stride + head * head_dim;
+    memcpy(s.decoded, q, static_cast<size_t>(head_dim) * 4);
+    for (int64_t i = head_dim; i < dim; ++i)
+      s.decoded[i] = 0.0f;
+    tile.q_scale[r] = row_to_words(s.decoded, dim, top, s.q + r * dim) * args.scale * 1.44269504f;
+    tile.maximum[r] = s.maximum[row - args.q_begin];
+    tile.total[r] = s.total[row - args.q_begin];
+    int64_t begin = tile.begin[r] = args.key_begin[row], end = tile.end[r] = args.key_end[row];
+    if (begin < end) {
+      key_begin = begin < key_begin ? begin : key_begin;
+      key_end = end > key_end ? end : key_end;
+    }
+    all_begin = begin > all_begin ? begin : all_begin;
+    all_end = end < all_end ? end : all_end;
+  }
+  key_begin = key_begin > span_begin ? key_begin : span_begin;
+  key_end = key_end < span_end ? key_end : span_end;
+  if (key_begin >= key_end)
+    return;
+  memset(s.out, 0, static_cast<size_t>(kWordRows * dim) * 4);
+  Vec start = v_load(tile.maximum);
+  for (int64_t b = (key_begin - span_begin) / kWordKeys; span_begin + b * kWordKeys < key_end; ++b) {
+    int64_t first = span_begin + b * kWordKeys;
+    bool masked = first < all_begin || first + kWordKeys > all_end;
+    all_word_dots(kKeyVecs, s.q, dim, s.k + b * (head_dim / 2) * kWordKeys, kWordKeys,
+                  head_dim / 2, s.sums, stride);
+    for (int r = 0; r < kWordRows; ++r)
+      word_softmax(tile, r, s.sums + r * stride, s.k_scale + b * kWordKeys, first, masked,
+                   s.p + r * kWordKeys);
+    word_advance(tile);
+    all_word_dots(vecs, s.p, kWordKeys, s.v + b * kWordKeys / 2 * dim, dim, kWordKeys / 2, s.sums,
+                  stride);
+    for (int r = 0; r < kWordRows; ++r) {
+      Vec keep = v_set(tile.keep[r]), take = v_set(tile.take[r]);
+      for (int64_t i = 0; i < dim; i += kLanes) {
+        Vec sum = iv_to_float(iv_load(s.sums + r * stride + i));
+        float* out = s.out + r * dim + i;
+        v_store(out, v_fma(sum, take, v_mul(keep, v_load(out))));
+      }
+    }
+  }
+  v_store(tile.keep, exp2_vec(v_sub(start, v_load(tile.maximum))));
+  for (int r = 0; r < rows; ++r) {
+    float* y = args.out + (q0 + r) * args.out_stride + head * head_dim;
+    Vec keep = v_set(tile.keep[r]);
+    for_lanes(head_dim, [&](int64_t i, int64_t count) {
+      Vec sum = v_mul(v_load(s.out + r * dim + i), v_load(s.v_scale + i));
+      store_lanes(y + i, v_fma(keep, load_lanes(y + i, count), sum), count);
+    });
+    s.maximum[q0 + r - args.q_begin] = tile.maximum[r];
+    s.total[q0 + r - args.q_begin] = tile.total[r];
+  }
+}
+
+template <KvType kv> void run_word_attention(const AttentionArgs& args) {
+  if (args.head_dim % 2 != 0)
+    return run_attention<kv>(args);
+  WordScratch s;
+  int64_t num_q = args.q_end - args.q_begin, group = args.num_heads / args.num_kv_heads;
+  place_words(args.scratch, num_q, args.head_dim, s);
+  int64_t key_begin = args.num_kv, key_end = 0;
+  for (int64_t i = args.q_begin; i < args.q_end; ++i) {
+    if (args.key_begin[i] >= args.key_end[i])
+      continue;
+    key_begin = args.key_begin[i] < key_begin ? args.key_begin[i] : key_begin;
+    key_end = args.key_end[i] > key_end ? args.key_end[i] : key_end;
+  }
+  for (int64_t head = args.head_begin; head < args.head_end; ++head) {
+    for (int64_t i = 0; i < num_q; ++i) {
+      s.maximum[i] = kMaskedScore;
+      s.total[i] = 0.0f;
+      memset(args.out + (args.q_begin + i) * args.out_stride + head * args.head_dim, 0,
+             static_cast<size_t>(args.head_dim) * 4);
+    }
+    for (int64_t first = key_begin; first < key_end; first += kWordSpan) {
+      int64_t count = key_end - first < kWordSpan ? key_end - first : kWordSpan;
+      words_of_span<kv>(args, head / group, first, count, s);
+      for (int64_t q = args.q_begin; q < args.q_end; q += kWordRows)
+        word_tile(args, head, q, first, first + count, s);
+    }
+    for (int64_t i = 0; i < num_q; ++i) {
+      float* y = args.out + (args.q_begin + i) * args.out_stride + head * args.head_dim;
+      float scale = s.total[i] > 0.0f ? 1.0f / s.total[i] : 0.0f;
+      for (int64_t d = 0; d < args.head_dim; ++d)
+        y[d] *= scale;
+    }
+  }
+}
+
+int64_t word_or_tile_scratch(int64_t num_q, int64_t num_kv, int64_t head_dim) {
+  int64_t words = word_scratch_bytes(num_q, num_kv, head_dim);
+  int64_t tiles = attention_scratch_bytes(num_q, num_kv, head_dim);
+  return words > tiles ? words : tiles;
+}
+
+constexpr AttentionKernel kWordAttention[] = {
+    {"attention.int16.f32." PINHOLE_KERNEL_NAME, kWordRows, word_or_tile_scratch,
+     run_word_attention<KvType::kF32>},
+    {"attention.int16.f16." PINHOLE_KERNEL_NAME, kWordRows, word_or_tile_scratch,
+     run_word_attention<KvType::kF16>},
+    {"attention.int16.q8_0." PINHOLE_KERNEL_NAME, kWordRows, word_or_tile_scratch,
+     run_word_attention<KvType::kQ8_0>},
+};
+
+} // namespace
+} // namespace pinhole::kernels
