@@ -223,57 +223,70 @@ PINHOLE_INLINE Vec exp2_vec(Vec x) { return v_exp(v_mul(x, v_set(0.693147181f)))
 // kWordRows rows of Q of one head, over one span of keys. Lane r of the vectors is row r.
 struct WordTile {
   alignas(64) float maximum[kLanes]; // of the scores so far, in powers of 2
-  alignas(64) float total[kLanes];   // of the probabilities relative to it
   alignas(64) float top[kLanes];     // maximum of one block
-  alignas(64) float block[kLanes];   // total of one block, relative to its own maximum
   alignas(64) float keep[kLanes];    // what sums so far, and those of the block, are multiplied by
   alignas(64) float take[kLanes];
+  // Sums of the probabilities in this span so far, and of one block: kLanes parts of a row's.
+  alignas(64) float total[kWordRows][kLanes];
+  alignas(64) float block[kWordRows][kLanes];
   float q_scale[kWordRows]; // with the scale of the scores, in powers of 2
   int64_t begin[kWordRows], end[kWordRows]; // keys that a row sees
 };
 static_assert(kWordRows <= kLanes);
 
-// Scores of row r against the block of keys from `first` on to probabilities, relative to the
-// block's own maximum.
-PINHOLE_INLINE void word_softmax(WordTile& tile, int r, const int32_t* sums, const float* k_scale,
-                                 int64_t first, bool masked, int16_t* p) {
-  Vec scores[kKeyVecs];
-  Vec largest = v_set(kMaskedScore), scale = v_set(tile.q_scale[r]);
+// Products of the rows against the block of keys from `first` on to scores, in place; their maxima
+// go to tile.top.
+PINHOLE_INLINE void word_scores(WordTile& tile, int32_t* sums, int64_t stride, const float* k_scale,
+                                int64_t first, bool masked) {
+  Vec largest[kWordRows];
 #pragma GCC unroll 8
-  for (int e = 0; e < kKeyVecs; ++e) {
-    Vec x = v_mul(iv_to_float(iv_load(sums + e * kLanes)), v_load(k_scale + e * kLanes));
-    x = v_mul(x, scale);
-    if (masked) {
-      Vec key = v_load(kKeyNumbers.at + e * kLanes), never = v_set(kMaskedScore);
-      Vec begin = v_set(static_cast<float>(tile.begin[r] - first));
-      Vec end = v_set(static_cast<float>(tile.end[r] - first));
-      x = v_select(v_lt(key, begin), never, v_select(v_lt(key, end), x, never));
+  for (int r = 0; r < kWordRows; ++r) {
+    largest[r] = v_set(kMaskedScore);
+    Vec scale = v_set(tile.q_scale[r]);
+#pragma GCC unroll 8
+    for (int e = 0; e < kKeyVecs; ++e) {
+      int32_t* at = sums + r * stride + e * kLanes;
+      Vec x = v_mul(iv_to_float(iv_load(at)), v_mul(v_load(k_scale + e * kLanes), scale));
+      if (masked) {
+        Vec key = v_load(kKeyNumbers.at + e * kLanes), never = v_set(kMaskedScore);
+        Vec begin = v_set(static_cast<float>(tile.begin[r] - first));
+        Vec end = v_set(static_cast<float>(tile.end[r] - first));
+        x = v_select(v_lt(key, begin), never, v_select(v_lt(key, end), x, never));
+      }
+      iv_store(at, iv_bits(x));
+      largest[r] = v_max(largest[r], x);
     }
-    scores[e] = x;
-    largest = v_max(largest, x);
   }
-  tile.top[r] = v_reduce_max(largest);
-  Vec top = v_set(tile.top[r]);
-  IVec total = iv_zero();
 #pragma GCC unroll 8
-  for (int e = 0; e < kKeyVecs; ++e) {
-    IVec code = exp2_code(v_sub(scores[e], top));
-    if (masked)
-      code = iv_bits(v_select(v_lt(scores[e], v_set(kMaskedBelow)), v_zero(), v_from_bits(code)));
-    total = iv_add(total, code);
-    iv_store_words(p + e * kLanes, code);
-  }
-  tile.block[r] = v_reduce_add(iv_to_float(total));
+  for (int r = 0; r < kWordRows; ++r)
+    tile.top[r] = v_reduce_max(largest[r]);
 }
 
-// Puts a block's maxima and totals to those so far.
+// Scores to probabilities, relative to the block's own maximum.
+PINHOLE_INLINE void word_probabilities(WordTile& tile, const int32_t* sums, int64_t stride,
+                                       bool masked, int16_t* p) {
+  for (int r = 0; r < kWordRows; ++r) {
+    Vec top = v_set(tile.top[r]);
+    IVec total = iv_zero();
+#pragma GCC unroll 8
+    for (int e = 0; e < kKeyVecs; ++e) {
+      Vec score = v_from_bits(iv_load(sums + r * stride + e * kLanes));
+      IVec code = exp2_code(v_sub(score, top));
+      if (masked)
+        code = iv_bits(v_select(v_lt(score, v_set(kMaskedBelow)), v_zero(), v_from_bits(code)));
+      total = iv_add(total, code);
+      iv_store_words(p + r * kWordKeys + e * kLanes, code);
+    }
+    v_store(tile.block[r], iv_to_float(total));
+  }
+}
+
+// Puts a block's maxima to those so far.
 PINHOLE_INLINE void word_advance(WordTile& tile) {
   Vec before = v_load(tile.maximum), top = v_load(tile.top), now = v_max(before, top);
-  Vec keep = exp2_vec(v_sub(before, now)), take = exp2_vec(v_sub(top, now));
-  v_store(tile.keep, keep);
-  v_store(tile.take, take);
+  v_store(tile.keep, exp2_vec(v_sub(before, now)));
+  v_store(tile.take, exp2_vec(v_sub(top, now)));
   v_store(tile.maximum, now);
-  v_store(tile.total, v_fma(take, v_load(tile.block), v_mul(keep, v_load(tile.total))));
 }
 
 void word_tile(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span_begin,
@@ -292,7 +305,6 @@ void word_tile(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span
       s.decoded[i] = 0.0f;
     tile.q_scale[r] = row_to_words(s.decoded, dim, top, s.q + r * dim) * args.scale * 1.44269504f;
     tile.maximum[r] = s.maximum[row - args.q_begin];
-    tile.total[r] = s.total[row - args.q_begin];
     int64_t begin = tile.begin[r] = args.key_begin[row], end = tile.end[r] = args.key_end[row];
     if (begin < end) {
       key_begin = begin < key_begin ? begin : key_begin;
@@ -312,14 +324,15 @@ void word_tile(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span
     bool masked = first < all_begin || first + kWordKeys > all_end;
     all_word_dots(kKeyVecs, s.q, dim, s.k + b * (head_dim / 2) * kWordKeys, kWordKeys,
                   head_dim / 2, s.sums, stride);
-    for (int r = 0; r < kWordRows; ++r)
-      word_softmax(tile, r, s.sums + r * stride, s.k_scale + b * kWordKeys, first, masked,
-                   s.p + r * kWordKeys);
+    word_scores(tile, s.sums, stride, s.k_scale + b * kWordKeys, first, masked);
     word_advance(tile);
+    word_probabilities(tile, s.sums, stride, masked, s.p);
     all_word_dots(vecs, s.p, kWordKeys, s.v + b * kWordKeys / 2 * dim, dim, kWordKeys / 2, s.sums,
                   stride);
     for (int r = 0; r < kWordRows; ++r) {
       Vec keep = v_set(tile.keep[r]), take = v_set(tile.take[r]);
+      Vec total = v_mul(keep, v_load(tile.total[r]));
+      v_store(tile.total[r], v_fma(take, v_load(tile.block[r]), total));
       for (int64_t i = 0; i < dim; i += kLanes) {
         Vec sum = iv_to_float(iv_load(s.sums + r * stride + i));
         float* out = s.out + r * dim + i;
@@ -336,7 +349,8 @@ void word_tile(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span
       store_lanes(y + i, v_fma(keep, load_lanes(y + i, count), sum), count);
     });
     s.maximum[q0 + r - args.q_begin] = tile.maximum[r];
-    s.total[q0 + r - args.q_begin] = tile.total[r];
+    float& total = s.total[q0 + r - args.q_begin];
+    total = total * tile.keep[r] + v_reduce_add(v_load(tile.total[r]));
   }
 }
 

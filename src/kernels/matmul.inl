@@ -10,6 +10,10 @@
 #include "kernels/matmul_vnni.inl"
 #endif
 #include "kernels/matmul_int8.inl"
+#if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
+#define PINHOLE_DECODE 1
+#include "kernels/matmul_decode.inl"
+#endif
 #if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512)
 #define PINHOLE_PANELS 1
 #include "kernels/matmul_panel.inl"
@@ -29,17 +33,21 @@ template <FormatId f> constexpr MatmulKernel float_kernel(const char* name) {
   else
     return {};
 }
-template <FormatId f> constexpr MatmulKernel int_kernel(const char* name, bool one_row) {
+template <FormatId f> constexpr MatmulKernel int_kernel(const char* name) {
   if constexpr (is_int_format(f))
-    return {name,
-            4,
-            int_x_bytes,
-            1,
-            int_pack_x<vnni_order<f>()>,
-            int_scratch_bytes,
-            one_row ? int_run_1<f> : int_run<f>};
+    return {name, 4, int_x_bytes, 1, int_pack_x<vnni_order<f>()>, int_scratch_bytes, int_run<f>};
   else
     return {};
+}
+template <FormatId f> constexpr MatmulKernel one_row_kernel(const char* name) {
+#if defined(PINHOLE_DECODE)
+  if constexpr (is_k_format(f))
+    return {name, 4, k_x_bytes, 1, k_pack_x<vnni_order<f>()>, no_scratch_bytes, k_run_1<f>};
+#endif
+  MatmulKernel kernel = int_kernel<f>(name);
+  if constexpr (is_int_format(f))
+    kernel.run = int_run_1<f>;
+  return kernel;
 }
 
 #if defined(PINHOLE_PANELS)
@@ -82,8 +90,8 @@ constexpr FormatKernels kMatmul[] = {
   {{name ".f32." PINHOLE_KERNEL_NAME, 4, f32_x_bytes, 1, f32_pack_x, f32_scratch_bytes,            \
     f32_run<FormatId::id>},                                                                        \
    float_kernel<FormatId::id>(name ".in_place." PINHOLE_KERNEL_NAME),                              \
-   int_kernel<FormatId::id>(name ".int8x1." PINHOLE_KERNEL_NAME, true),                            \
-   int_kernel<FormatId::id>(name ".int8." PINHOLE_KERNEL_NAME, false) PINHOLE_TILES(id, name)},
+   one_row_kernel<FormatId::id>(name ".int8x1." PINHOLE_KERNEL_NAME),                            \
+   int_kernel<FormatId::id>(name ".int8." PINHOLE_KERNEL_NAME) PINHOLE_TILES(id, name)},
 #include "quant/formats.def"
 #undef PINHOLE_FORMAT
 #undef PINHOLE_TILES

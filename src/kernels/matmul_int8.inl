@@ -10,28 +10,18 @@ constexpr int64_t kIntStage = 384 * 1024; // bytes of unpacked W kept for many r
 
 PINHOLE_INLINE int64_t int_blocks(int64_t k) { return (k + 255) / 256; }
 
-// 32 elements of x to int8; returns their scale. NaN and infinity end up in the scale or the codes.
-PINHOLE_INLINE float round_32(const float* x, int64_t count, int8_t* q) {
-  alignas(64) float values[32];
-  Vec top = v_zero();
-  for (int i = 0; i < 32; i += kLanes) {
-    Vec v = count - i >= kLanes ? v_load(x + i) : v_load_n(x + i, max_of(count - i, 0));
-    v_store(values + i, v);
-    top = v_max(top, v_abs(v));
-  }
-  float largest = v_reduce_max(top);
-  float d = largest * (1.0f / 127.0f);
-  Vec inverse = v_set(d > 0.0f ? 1.0f / d : 0.0f);
-  Vec low = v_set(-127.0f), high = v_set(127.0f);
+// 32 elements times `inverse` to the nearest codes of at most 127.
+PINHOLE_INLINE void quantize_32(const float* x, float inverse_scale, int8_t* q) {
+  Vec inverse = v_set(inverse_scale), low = v_set(-127.0f), high = v_set(127.0f);
 #if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
   for (int i = 0; i < 32; i += kLanes) {
-    Vec v = v_min(v_max(v_mul(v_load(values + i), inverse), low), high);
+    Vec v = v_min(v_max(v_mul(v_load(x + i), inverse), low), high);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtepi32_epi8(iv_from_float(v)));
   }
 #elif defined(PINHOLE_KERNEL_AVX2)
   __m256i codes[4];
   for (int i = 0; i < 4; ++i) {
-    Vec v = v_mul(v_load(values + i * kLanes), inverse);
+    Vec v = v_mul(v_load(x + i * kLanes), inverse);
     codes[i] = iv_from_float(v_min(v_max(v, low), high));
   }
   __m256i words0 = _mm256_packs_epi32(codes[0], codes[1]);
@@ -40,13 +30,28 @@ PINHOLE_INLINE float round_32(const float* x, int64_t count, int8_t* q) {
   mixed = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), mixed);
 #else
+  alignas(64) float values[32];
   for (int i = 0; i < 32; i += kLanes) {
-    Vec v = v_round_lanes(v_mul(v_load(values + i), inverse));
+    Vec v = v_round_lanes(v_mul(v_load(x + i), inverse));
     v_store(values + i, v_min(v_max(v, low), high));
   }
   for (int i = 0; i < 32; ++i)
     q[i] = static_cast<int8_t>(static_cast<int32_t>(values[i]));
 #endif
+}
+
+// Up to 32 elements of x to int8, the rest zeros; returns their scale. NaN and infinity end up in
+// the scale or the codes.
+PINHOLE_INLINE float round_32(const float* x, int64_t count, int8_t* q) {
+  alignas(64) float values[32];
+  Vec top = v_zero();
+  for (int i = 0; i < 32; i += kLanes) {
+    Vec v = count - i >= kLanes ? v_load(x + i) : v_load_n(x + i, max_of(count - i, 0));
+    v_store(values + i, v);
+    top = v_max(top, v_abs(v));
+  }
+  float d = v_reduce_max(top) * (1.0f / 127.0f);
+  quantize_32(values, d > 0.0f ? 1.0f / d : 0.0f, q);
   return d;
 }
 
@@ -284,9 +289,10 @@ PINHOLE_INLINE void int_dots(const IntX* x, const uint8_t* const* w, int64_t k, 
     out[r] = sum_lanes(sums[r]);
 }
 
-// m = 1. Four rows that are a quarter of the share apart give the memory four streams.
-template <FormatId f> void int_run_1(const MatmulArgs& args) {
-  const IntX* x = static_cast<const IntX*>(args.x);
+// m = 1. Four rows that are a quarter of the share apart give the memory four streams. `dots` is
+// int_dots or one like it.
+template <class X, class Dots> PINHOLE_INLINE void run_one_row(const MatmulArgs& args, Dots dots) {
+  const X* x = static_cast<const X*>(args.x);
   const uint8_t* w = static_cast<const uint8_t*>(args.w);
   Stage stage = stage_of(args, 0, args.k);
   int64_t quarter = args.n / kIntRows;
@@ -299,7 +305,7 @@ template <FormatId f> void int_run_1(const MatmulArgs& args) {
       for (int r = 0; r < kIntRows; ++r)
         rows[r] = w + (r * quarter + n0 + i) * args.w_row_bytes;
       float out[kIntRows];
-      int_dots<f>(x, rows, args.k, out);
+      dots(x, rows, args.k, out);
       for (int r = 0; r < kIntRows; ++r)
         sums[r][i] = out[r];
     }
@@ -312,9 +318,15 @@ template <FormatId f> void int_run_1(const MatmulArgs& args) {
     for (int r = 0; r < kIntRows; ++r)
       rows[r] = w + (quarter * kIntRows + min_of(r, rest - 1)) * args.w_row_bytes;
     alignas(64) float out[16];
-    int_dots<f>(x, rows, args.k, out);
+    dots(x, rows, args.k, out);
     write_row(args, stage, 0, quarter * kIntRows, rest, out);
   }
+}
+
+template <FormatId f> void int_run_1(const MatmulArgs& args) {
+  run_one_row<IntX>(args, [](const IntX* x, const uint8_t* const* w, int64_t k, float* out) {
+    int_dots<f>(x, w, k, out);
+  });
 }
 
 // sums[i * stride + r] = x row i . W row r, W unpacked: w + (r * blocks + b).

@@ -223,6 +223,24 @@ PINHOLE_INLINE void unpack_256(const BlockIQ4XS& b, Codes& out) {
   }
 }
 
+#if defined(__SSE4_1__)
+// The 16 scales of Q3_K as bytes: see quant/q3_k.h.
+PINHOLE_INLINE __m128i q3_k_scales(const BlockQ3K& b) {
+  uint64_t low = 0;
+  uint32_t high = 0;
+  memcpy(&low, b.scales, 8);
+  memcpy(&high, b.scales + 8, 4);
+  constexpr uint64_t kNibbles = 0x0f0f0f0f0f0f0f0full;
+  auto pair = [&](int shift) { // the high bits of 8 groups, at bits 4 and 5
+    uint64_t first = high >> shift & 0x03030303u, second = high >> (shift + 2) & 0x03030303u;
+    return (first | second << 32) << 4;
+  };
+  uint64_t s0 = (low & kNibbles) | pair(0), s1 = (low >> 4 & kNibbles) | pair(4);
+  return _mm_sub_epi8(_mm_set_epi64x(static_cast<int64_t>(s1), static_cast<int64_t>(s0)),
+                      _mm_set1_epi8(32));
+}
+#endif
+
 // `elements` (a multiple of 32, at most 256) from a row; the rest become zeros.
 template <FormatId f>
 PINHOLE_INLINE void unpack_codes(const uint8_t* w, int64_t elements, Codes& out) {

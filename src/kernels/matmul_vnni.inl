@@ -97,30 +97,44 @@ PINHOLE_INLINE void vnni_scales_k(const uint8_t* packed, float d, float dmin, Vn
   w.offset = _mm512_mul_ps(lanes_from_bytes<kOrderPairs, true>(m), _mm512_set1_ps(-dmin));
 }
 
-PINHOLE_INLINE void vnni_unpack(const BlockQ4K& b, VnniW& w) {
+// Codes of a block: 16 elements of one group in each 128 bits, as kOrder says.
+PINHOLE_INLINE void k_codes(const BlockQ4K& b, __m512i* q) {
   __m512i x = _mm512_loadu_si512(b.qs), y = _mm512_loadu_si512(b.qs + 64);
-  transpose_lanes(low_nibbles(x), high_nibbles(x), low_nibbles(y), high_nibbles(y), w.q);
+  q[0] = low_nibbles(x);
+  q[1] = high_nibbles(x);
+  q[2] = low_nibbles(y);
+  q[3] = high_nibbles(y);
+}
+
+PINHOLE_INLINE void vnni_unpack(const BlockQ4K& b, VnniW& w) {
+  __m512i q[4];
+  k_codes(b, q);
+  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
   vnni_scales_k<FormatId::kQ4_K>(b.scales, quick_f16(b.d), quick_f16(b.dmin), w);
 }
 
-PINHOLE_INLINE void vnni_unpack(const BlockQ5K& b, VnniW& w) {
+PINHOLE_INLINE void k_codes(const BlockQ5K& b, __m512i* q) {
   __m512i x = _mm512_loadu_si512(b.qs), y = _mm512_loadu_si512(b.qs + 64);
   // Bit g of qh[j] belongs to group g; register z has groups {0, 2}, {1, 3}, {4, 6}, {5, 7}.
   __m512i h = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.qh)));
   __m512i two = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(2), 1);
   __m512i bit = _mm512_set1_epi8(16);
   h = _mm512_srlv_epi16(h, two); // bit g and bit g + 2 at the same place
-  __m512i q0 = or_masked(low_nibbles(x), _mm512_slli_epi16(h, 4), bit);
-  __m512i q1 = or_masked(high_nibbles(x), _mm512_slli_epi16(h, 3), bit);
-  __m512i q2 = or_masked(low_nibbles(y), h, bit);
-  __m512i q3 = or_masked(high_nibbles(y), _mm512_srli_epi16(h, 1), bit);
-  transpose_lanes(q0, q1, q2, q3, w.q);
+  q[0] = or_masked(low_nibbles(x), _mm512_slli_epi16(h, 4), bit);
+  q[1] = or_masked(high_nibbles(x), _mm512_slli_epi16(h, 3), bit);
+  q[2] = or_masked(low_nibbles(y), h, bit);
+  q[3] = or_masked(high_nibbles(y), _mm512_srli_epi16(h, 1), bit);
+}
+
+PINHOLE_INLINE void vnni_unpack(const BlockQ5K& b, VnniW& w) {
+  __m512i q[4];
+  k_codes(b, q);
+  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
   vnni_scales_k<FormatId::kQ5_K>(b.scales, quick_f16(b.d), quick_f16(b.dmin), w);
 }
 
-PINHOLE_INLINE void vnni_unpack(const BlockQ6K& b, VnniW& w) {
+PINHOLE_INLINE void k_codes(const BlockQ6K& b, __m512i* q) {
   __m512i mask = _mm512_set1_epi8(0x30);
-  __m512i q[4];
   for (int h = 0; h < 2; ++h) {
     __m512i low = _mm512_loadu_si512(b.ql + 64 * h);
     __m512i high =
@@ -131,6 +145,11 @@ PINHOLE_INLINE void vnni_unpack(const BlockQ6K& b, VnniW& w) {
     q[2 * h] = or_masked(low_nibbles(low), _mm512_sllv_epi16(high, up), mask);
     q[2 * h + 1] = or_masked(high_nibbles(low), _mm512_srlv_epi16(high, down), mask);
   }
+}
+
+PINHOLE_INLINE void vnni_unpack(const BlockQ6K& b, VnniW& w) {
+  __m512i q[4];
+  k_codes(b, q);
   transpose_lanes(q[0], q[1], q[2], q[3], w.q);
   __m128i scales = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.scales));
   w.scale =
@@ -138,11 +157,18 @@ PINHOLE_INLINE void vnni_unpack(const BlockQ6K& b, VnniW& w) {
   w.offset = _mm512_mul_ps(w.scale, _mm512_set1_ps(-32.0f));
 }
 
-PINHOLE_INLINE void vnni_unpack(const BlockQ2K& b, VnniW& w) {
+PINHOLE_INLINE void k_codes(const BlockQ2K& b, __m512i* q) {
   __m512i x = _mm512_loadu_si512(b.qs), three = _mm512_set1_epi8(3);
-  transpose_lanes(_mm512_and_si512(x, three), _mm512_and_si512(_mm512_srli_epi16(x, 2), three),
-                  _mm512_and_si512(_mm512_srli_epi16(x, 4), three),
-                  _mm512_and_si512(_mm512_srli_epi16(x, 6), three), w.q);
+  q[0] = _mm512_and_si512(x, three);
+  q[1] = _mm512_and_si512(_mm512_srli_epi16(x, 2), three);
+  q[2] = _mm512_and_si512(_mm512_srli_epi16(x, 4), three);
+  q[3] = _mm512_and_si512(_mm512_srli_epi16(x, 6), three);
+}
+
+PINHOLE_INLINE void vnni_unpack(const BlockQ2K& b, VnniW& w) {
+  __m512i q[4];
+  k_codes(b, q);
+  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
   __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.scales));
   __m128i nibble = _mm_set1_epi8(15);
   __m128i scales = _mm_and_si128(packed, nibble);
@@ -153,32 +179,26 @@ PINHOLE_INLINE void vnni_unpack(const BlockQ2K& b, VnniW& w) {
                            _mm512_set1_ps(-quick_f16(b.dmin)));
 }
 
-PINHOLE_INLINE void vnni_unpack(const BlockQ3K& b, VnniW& w) {
+PINHOLE_INLINE void k_codes(const BlockQ3K& b, __m512i* q) {
   __m512i x = _mm512_loadu_si512(b.qs), three = _mm512_set1_epi8(3), four = _mm512_set1_epi8(4);
   // Bit e (first half of the elements) or 4 + e (second half) of hmask to bit e.
   __m512i h = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b.hmask)));
   h = _mm512_srlv_epi16(h, _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1));
-  __m512i q0 = _mm512_and_si512(x, three);
-  __m512i q1 = _mm512_and_si512(_mm512_srli_epi16(x, 2), three);
-  __m512i q2 = _mm512_and_si512(_mm512_srli_epi16(x, 4), three);
-  __m512i q3 = _mm512_and_si512(_mm512_srli_epi16(x, 6), three);
-  q0 = or_masked(q0, _mm512_slli_epi16(h, 2), four);
-  q1 = or_masked(q1, _mm512_slli_epi16(h, 1), four);
-  q2 = or_masked(q2, h, four);
-  q3 = or_masked(q3, _mm512_srli_epi16(h, 1), four);
-  transpose_lanes(q0, q1, q2, q3, w.q);
-  uint64_t low = 0;
-  uint32_t high = 0;
-  memcpy(&low, b.scales, 8);
-  memcpy(&high, b.scales + 8, 4);
-  constexpr uint64_t kNibbles = 0x0f0f0f0f0f0f0f0full;
-  auto pair = [&](int shift) { // the high bits of 8 groups, at bits 4 and 5
-    uint64_t first = high >> shift & 0x03030303u, second = high >> (shift + 2) & 0x03030303u;
-    return (first | second << 32) << 4;
-  };
-  uint64_t s0 = (low & kNibbles) | pair(0), s1 = (low >> 4 & kNibbles) | pair(4);
-  __m128i scales = _mm_sub_epi8(_mm_set_epi64x(static_cast<int64_t>(s1), static_cast<int64_t>(s0)),
-                                _mm_set1_epi8(32));
+  q[0] = _mm512_and_si512(x, three);
+  q[1] = _mm512_and_si512(_mm512_srli_epi16(x, 2), three);
+  q[2] = _mm512_and_si512(_mm512_srli_epi16(x, 4), three);
+  q[3] = _mm512_and_si512(_mm512_srli_epi16(x, 6), three);
+  q[0] = or_masked(q[0], _mm512_slli_epi16(h, 2), four);
+  q[1] = or_masked(q[1], _mm512_slli_epi16(h, 1), four);
+  q[2] = or_masked(q[2], h, four);
+  q[3] = or_masked(q[3], _mm512_srli_epi16(h, 1), four);
+}
+
+PINHOLE_INLINE void vnni_unpack(const BlockQ3K& b, VnniW& w) {
+  __m512i q[4];
+  k_codes(b, q);
+  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
+  __m128i scales = q3_k_scales(b);
   w.scale = _mm512_mul_ps(lanes_from_bytes<kOrderQuarters, false>(scales),
                           _mm512_set1_ps(quick_f16(b.d)));
   w.offset = _mm512_mul_ps(w.scale, _mm512_set1_ps(-4.0f));
