@@ -13,6 +13,7 @@
 #if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
 #define PINHOLE_DECODE 1
 #include "kernels/matmul_decode.inl"
+#include "kernels/matmul_decode_32.inl"
 #endif
 #if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512)
 #define PINHOLE_PANELS 1
@@ -43,6 +44,9 @@ template <FormatId f> constexpr MatmulKernel one_row_kernel(const char* name) {
 #if defined(PINHOLE_DECODE)
   if constexpr (is_k_format(f))
     return {name, 4, k_x_bytes, 1, k_pack_x<vnni_order<f>()>, no_scratch_bytes, k_run_1<f>};
+  if constexpr (is_format_of_32(f))
+    return {name, 4, eight_x_bytes, 1, eight_pack_x<vnni_order<f>()>, no_scratch_bytes,
+            run_1_of_32<f>};
 #endif
   MatmulKernel kernel = int_kernel<f>(name);
   if constexpr (is_int_format(f))

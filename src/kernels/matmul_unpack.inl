@@ -62,17 +62,44 @@ constexpr int kIntGroup =
 template <FormatId f> constexpr bool kIntNoOffset = kIntSigned<f>;
 
 PINHOLE_INLINE void unpack_nibbles_16(const uint8_t* qs, uint8_t* q) { // low 16, then high 16
+#if defined(__SSE4_1__)
+  __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(qs));
+  __m128i nibble = _mm_set1_epi8(15);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm_and_si128(packed, nibble));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16),
+                   _mm_and_si128(_mm_srli_epi16(packed, 4), nibble));
+#else
   for (int j = 0; j < 16; ++j)
     q[j] = qs[j] & 15;
   for (int j = 0; j < 16; ++j)
     q[j + 16] = qs[j] >> 4;
+#endif
 }
 
+#if defined(__AVX2__)
+// 16 in every byte whose bit of the 32 is set.
+PINHOLE_INLINE __m256i fifth_bits(const uint8_t* qh) {
+  int32_t bits;
+  memcpy(&bits, qh, 4);
+  __m256i spread = _mm256_shuffle_epi8( // byte j: the byte of the bits that has bit j
+      _mm256_set1_epi32(bits), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
+                                                  0x0303030303030303));
+  __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
+  __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
+  return _mm256_and_si256(is_set, _mm256_set1_epi8(16));
+}
+#endif
+
 PINHOLE_INLINE void unpack_fifth_bits(const uint8_t* qh, uint8_t* q) {
+#if defined(__AVX2__)
+  __m256i* to = reinterpret_cast<__m256i*>(q);
+  _mm256_storeu_si256(to, _mm256_or_si256(_mm256_loadu_si256(to), fifth_bits(qh)));
+#else
   uint32_t bits;
   memcpy(&bits, qh, 4);
   for (int j = 0; j < 32; ++j)
     q[j] |= static_cast<uint8_t>((bits >> j & 1) << 4);
+#endif
 }
 
 PINHOLE_INLINE void unpack_32(const BlockQ4_0& b, uint8_t* q, float* scale, float* offset) {
@@ -223,7 +250,42 @@ PINHOLE_INLINE void unpack_256(const BlockIQ4XS& b, Codes& out) {
   }
 }
 
-#if defined(__SSE4_1__)
+#if defined(__AVX2__)
+PINHOLE_INLINE __m128i load_16(const void* p) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p));
+}
+
+// 8 blocks of 32.
+template <class Block> PINHOLE_INLINE __m256 eight_scales(const Block* b) {
+  __m128i d = _mm_setr_epi16(static_cast<int16_t>(b[0].d), static_cast<int16_t>(b[1].d),
+                             static_cast<int16_t>(b[2].d), static_cast<int16_t>(b[3].d),
+                             static_cast<int16_t>(b[4].d), static_cast<int16_t>(b[5].d),
+                             static_cast<int16_t>(b[6].d), static_cast<int16_t>(b[7].d));
+  return _mm256_cvtph_ps(d);
+}
+
+template <class Block> PINHOLE_INLINE __m256 eight_minima(const Block* b) {
+  __m128i m = _mm_setr_epi16(static_cast<int16_t>(b[0].m), static_cast<int16_t>(b[1].m),
+                             static_cast<int16_t>(b[2].m), static_cast<int16_t>(b[3].m),
+                             static_cast<int16_t>(b[4].m), static_cast<int16_t>(b[5].m),
+                             static_cast<int16_t>(b[6].m), static_cast<int16_t>(b[7].m));
+  return _mm256_cvtph_ps(m);
+}
+
+// What is added to scale times code, of 8 blocks of 32.
+PINHOLE_INLINE __m256 eight_offsets(const BlockQ4_0*, __m256 scales) {
+  return _mm256_mul_ps(scales, _mm256_set1_ps(-8.0f));
+}
+PINHOLE_INLINE __m256 eight_offsets(const BlockQ4_1* b, __m256) { return eight_minima(b); }
+PINHOLE_INLINE __m256 eight_offsets(const BlockQ5_0*, __m256 scales) {
+  return _mm256_mul_ps(scales, _mm256_set1_ps(-16.0f));
+}
+PINHOLE_INLINE __m256 eight_offsets(const BlockQ5_1* b, __m256) { return eight_minima(b); }
+template <class Block> PINHOLE_INLINE __m256 eight_offsets(const Block*, __m256 scales) {
+  // Signed codes: vpdpbusd wants them moved up by 128.
+  return _mm256_mul_ps(scales, _mm256_set1_ps(is_vnni() ? -128.0f : 0.0f));
+}
+
 // The 16 scales of Q3_K as bytes: see quant/q3_k.h.
 PINHOLE_INLINE __m128i q3_k_scales(const BlockQ3K& b) {
   uint64_t low = 0;

@@ -222,27 +222,6 @@ PINHOLE_INLINE void vnni_unpack(const BlockIQ4XS& b, VnniW& w) {
   w.offset = _mm512_mul_ps(w.scale, _mm512_set1_ps(-128.0f));
 }
 
-PINHOLE_INLINE __m128i load_16(const void* p) {
-  return _mm_loadu_si128(static_cast<const __m128i*>(p));
-}
-
-// 8 blocks of 32.
-template <class Block> PINHOLE_INLINE __m256 eight_scales(const Block* b) {
-  __m128i d = _mm_setr_epi16(static_cast<int16_t>(b[0].d), static_cast<int16_t>(b[1].d),
-                             static_cast<int16_t>(b[2].d), static_cast<int16_t>(b[3].d),
-                             static_cast<int16_t>(b[4].d), static_cast<int16_t>(b[5].d),
-                             static_cast<int16_t>(b[6].d), static_cast<int16_t>(b[7].d));
-  return _mm256_cvtph_ps(d);
-}
-
-template <class Block> PINHOLE_INLINE __m256 eight_minima(const Block* b) {
-  __m128i m = _mm_setr_epi16(static_cast<int16_t>(b[0].m), static_cast<int16_t>(b[1].m),
-                             static_cast<int16_t>(b[2].m), static_cast<int16_t>(b[3].m),
-                             static_cast<int16_t>(b[4].m), static_cast<int16_t>(b[5].m),
-                             static_cast<int16_t>(b[6].m), static_cast<int16_t>(b[7].m));
-  return _mm256_cvtph_ps(m);
-}
-
 template <class Block> PINHOLE_INLINE __m512i four_nibble_blocks(const Block* b) {
   __m512i x = _mm512_castsi128_si512(load_16(b[0].qs));
   x = _mm512_inserti32x4(x, load_16(b[1].qs), 1);
@@ -258,51 +237,43 @@ template <class Block> PINHOLE_INLINE __m512i add_fifth_bits(__m512i q, const Bl
   return _mm512_mask_add_epi8(q, mask, q, _mm512_set1_epi8(16));
 }
 
-PINHOLE_INLINE void vnni_unpack_8(const BlockQ4_0* b, VnniW& w) {
+// Codes of 8 blocks of 32: 16 elements of one block in each 128 bits, as kOrder says. Signed ones
+// are moved up by 128.
+template <class Block> PINHOLE_INLINE void block_codes(const Block* b, __m512i* q) {
   __m512i x = four_nibble_blocks(b), y = four_nibble_blocks(b + 4);
-  transpose_lanes(low_nibbles(x), high_nibbles(x), low_nibbles(y), high_nibbles(y), w.q);
-  w.scale = lanes_from_8<kOrderSplit>(eight_scales(b));
-  w.offset = _mm512_mul_ps(w.scale, _mm512_set1_ps(-8.0f));
+  q[0] = low_nibbles(x);
+  q[1] = high_nibbles(x);
+  q[2] = low_nibbles(y);
+  q[3] = high_nibbles(y);
+  if constexpr (sizeof(Block::qs) + 6 <= sizeof(Block)) { // Q5_0, Q5_1: with qh
+    q[0] = add_fifth_bits(q[0], b, 0);
+    q[1] = add_fifth_bits(q[1], b, 16);
+    q[2] = add_fifth_bits(q[2], b + 4, 0);
+    q[3] = add_fifth_bits(q[3], b + 4, 16);
+  }
 }
-PINHOLE_INLINE void vnni_unpack_8(const BlockQ4_1* b, VnniW& w) {
+PINHOLE_INLINE void block_codes(const BlockIQ4NL* b, __m512i* q) {
   __m512i x = four_nibble_blocks(b), y = four_nibble_blocks(b + 4);
-  transpose_lanes(low_nibbles(x), high_nibbles(x), low_nibbles(y), high_nibbles(y), w.q);
-  w.scale = lanes_from_8<kOrderSplit>(eight_scales(b));
-  w.offset = lanes_from_8<kOrderSplit>(eight_minima(b));
+  q[0] = iq4_codes(low_nibbles(x));
+  q[1] = iq4_codes(high_nibbles(x));
+  q[2] = iq4_codes(low_nibbles(y));
+  q[3] = iq4_codes(high_nibbles(y));
 }
-PINHOLE_INLINE void vnni_unpack_8(const BlockIQ4NL* b, VnniW& w) {
-  __m512i x = four_nibble_blocks(b), y = four_nibble_blocks(b + 4);
-  transpose_lanes(iq4_codes(low_nibbles(x)), iq4_codes(high_nibbles(x)), iq4_codes(low_nibbles(y)),
-                  iq4_codes(high_nibbles(y)), w.q);
-  w.scale = lanes_from_8<kOrderSplit>(eight_scales(b));
-  w.offset = _mm512_mul_ps(w.scale, _mm512_set1_ps(-128.0f));
-}
-template <class Block> PINHOLE_INLINE void vnni_unpack_5(const Block* b, VnniW& w) {
-  __m512i x = four_nibble_blocks(b), y = four_nibble_blocks(b + 4);
-  transpose_lanes(add_fifth_bits(low_nibbles(x), b, 0), add_fifth_bits(high_nibbles(x), b, 16),
-                  add_fifth_bits(low_nibbles(y), b + 4, 0),
-                  add_fifth_bits(high_nibbles(y), b + 4, 16), w.q);
-  w.scale = lanes_from_8<kOrderSplit>(eight_scales(b));
-}
-PINHOLE_INLINE void vnni_unpack_8(const BlockQ5_0* b, VnniW& w) {
-  vnni_unpack_5(b, w);
-  w.offset = _mm512_mul_ps(w.scale, _mm512_set1_ps(-16.0f));
-}
-PINHOLE_INLINE void vnni_unpack_8(const BlockQ5_1* b, VnniW& w) {
-  vnni_unpack_5(b, w);
-  w.offset = lanes_from_8<kOrderSplit>(eight_minima(b));
-}
-PINHOLE_INLINE void vnni_unpack_8(const BlockQ8_0* b, VnniW& w) {
-  __m512i q[4];
+PINHOLE_INLINE void block_codes(const BlockQ8_0* b, __m512i* q) {
   for (int z = 0; z < 4; ++z) {
     __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b[2 * z].qs));
     __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b[2 * z + 1].qs));
-    q[z] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-    q[z] = _mm512_xor_si512(q[z], _mm512_set1_epi8(static_cast<char>(0x80)));
+    q[z] = iv_flip_bytes(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
   }
+}
+
+template <FormatId f, class Block> PINHOLE_INLINE void vnni_unpack_8(const Block* b, VnniW& w) {
+  __m512i q[4];
+  block_codes(b, q);
   transpose_lanes(q[0], q[1], q[2], q[3], w.q);
-  w.scale = lanes_from_8<kOrderPlain>(eight_scales(b));
-  w.offset = _mm512_mul_ps(w.scale, _mm512_set1_ps(-128.0f));
+  __m256 scales = eight_scales(b);
+  w.scale = lanes_from_8<vnni_order<f>()>(scales);
+  w.offset = lanes_from_8<vnni_order<f>()>(eight_offsets(b, scales));
 }
 
 // Up to 256 elements (a multiple of 32) of a weight row; missing blocks count as zeros.
@@ -312,7 +283,7 @@ template <FormatId f> PINHOLE_INLINE void vnni_load(const uint8_t* w, VnniW& to)
   if constexpr (elements_of(f) == 256)
     vnni_unpack(*blocks, to);
   else
-    vnni_unpack_8(blocks, to);
+    vnni_unpack_8<f>(blocks, to);
 }
 
 template <FormatId f>
@@ -322,7 +293,7 @@ __attribute__((noinline)) void vnni_load_part(const uint8_t* w, int64_t elements
     Block blocks[8];
     memset(static_cast<void*>(blocks), 0, sizeof(blocks));
     memcpy(static_cast<void*>(blocks), w, static_cast<size_t>(elements / 32 * bytes_of(f)));
-    vnni_unpack_8(blocks, to);
+    vnni_unpack_8<f>(blocks, to);
   } else {
     vnni_load<f>(w, to);
   }
