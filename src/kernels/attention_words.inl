@@ -43,18 +43,18 @@ constexpr LaneNumbers kKeyNumbers;
 
 // What one head's share works with, in scratch.
 struct WordScratch {
-  uint32_t* k;     // [kWordSpan / kWordKeys, head_dim / 2, kWordKeys] pairs of codes
-  float* k_scale;  // [kWordSpan]
-  uint32_t* v;     // [kWordSpan / 2, pad_dim] pairs of codes
-  float* v_scale;  // [pad_dim]
-  float* decoded;  // [pad_dim]: a row of K or V
-  int16_t* codes;  // [2, pad_dim]: rows of K or V as words
-  int16_t* q;      // [kWordRows, pad_dim]
-  float* out;      // [kWordRows, pad_dim]: sums over a span, in units of the codes of V
-  int32_t* sums;   // [kWordRows, max(kWordKeys, pad_dim)]
-  int16_t* p;      // [kWordRows, kWordKeys]
-  float* maximum;  // [queries], in powers of 2
-  float* total;    // [queries]
+  uint32_t* k;    // [kWordSpan / kWordKeys, head_dim / 2, kWordKeys] pairs of codes
+  float* k_scale; // [kWordSpan]
+  uint32_t* v;    // [kWordSpan / 2, pad_dim] pairs of codes
+  float* v_scale; // [pad_dim]
+  float* decoded; // [pad_dim]: a row of K or V
+  int16_t* codes; // [2, pad_dim]: rows of K or V as words
+  int16_t* q;     // [kWordRows, pad_dim]
+  float* out;     // [kWordRows, pad_dim]: sums over a span, in units of the codes of V
+  int32_t* sums;  // [kWordRows, max(kWordKeys, pad_dim)]
+  int16_t* p;     // [kWordRows, kWordKeys]
+  float* maximum; // [queries], in powers of 2
+  float* total;   // [queries]
 };
 
 PINHOLE_INLINE int64_t sums_stride(int64_t head_dim) {
@@ -158,8 +158,9 @@ void words_of_span(const AttentionArgs& args, int64_t kv_head, int64_t first, in
 // out[r][kVecs vectors] = sum over `steps` pairs of words: a[r] (a_stride words a row) broadcast,
 // times b (b_stride 32-bit elements a step).
 template <int kVecs>
-__attribute__((noinline, noclone)) void word_dots(const int16_t* a, int64_t a_stride, const uint32_t* b, int64_t b_stride,
-               int64_t steps, int32_t* out, int64_t out_stride) {
+__attribute__((noinline, noclone)) void word_dots(const int16_t* a, int64_t a_stride,
+                                                  const uint32_t* b, int64_t b_stride,
+                                                  int64_t steps, int32_t* out, int64_t out_stride) {
   IVec sum[kWordRows][kVecs];
 #pragma GCC unroll 8
   for (int r = 0; r < kWordRows; ++r) {
@@ -229,7 +230,7 @@ struct WordTile {
   // Sums of the probabilities in this span so far, and of one block: kLanes parts of a row's.
   alignas(64) float total[kWordRows][kLanes];
   alignas(64) float block[kWordRows][kLanes];
-  float q_scale[kWordRows]; // with the scale of the scores, in powers of 2
+  float q_scale[kWordRows];                 // with the scale of the scores, in powers of 2
   int64_t begin[kWordRows], end[kWordRows]; // keys that a row sees
 };
 static_assert(kWordRows <= kLanes);
@@ -319,11 +320,12 @@ void word_tile(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span
     return;
   memset(s.out, 0, static_cast<size_t>(kWordRows * dim) * 4);
   Vec start = v_load(tile.maximum);
-  for (int64_t b = (key_begin - span_begin) / kWordKeys; span_begin + b * kWordKeys < key_end; ++b) {
+  for (int64_t b = (key_begin - span_begin) / kWordKeys; span_begin + b * kWordKeys < key_end;
+       ++b) {
     int64_t first = span_begin + b * kWordKeys;
     bool masked = first < all_begin || first + kWordKeys > all_end;
-    all_word_dots(kKeyVecs, s.q, dim, s.k + b * (head_dim / 2) * kWordKeys, kWordKeys,
-                  head_dim / 2, s.sums, stride);
+    all_word_dots(kKeyVecs, s.q, dim, s.k + b * (head_dim / 2) * kWordKeys, kWordKeys, head_dim / 2,
+                  s.sums, stride);
     word_scores(tile, s.sums, stride, s.k_scale + b * kWordKeys, first, masked);
     word_advance(tile);
     word_probabilities(tile, s.sums, stride, masked, s.p);

@@ -45,7 +45,7 @@ template <FormatId f> constexpr MatmulKernel one_row_kernel(const char* name) {
   if constexpr (is_k_format(f))
     return {name, 4, k_x_bytes, 1, k_pack_x<vnni_order<f>()>, no_scratch_bytes, k_run_1<f>};
   if constexpr (is_format_of_32(f))
-    return {name, 4, eight_x_bytes, 1, eight_pack_x<vnni_order<f>()>, no_scratch_bytes,
+    return {name,          4, eight_x_bytes, 1, eight_pack_x<vnni_order<f>()>, no_scratch_bytes,
             run_1_of_32<f>};
 #endif
   MatmulKernel kernel = int_kernel<f>(name);
@@ -58,8 +58,9 @@ template <FormatId f> constexpr MatmulKernel one_row_kernel(const char* name) {
 template <FormatId f> constexpr MatmulKernel panel_kernel(const char* name) {
   if constexpr (is_int_format(f)) {
     using X = typename PanelTraits<f>::X;
-    return {name,           kPanelRows, panel_x_bytes<X>, kPanelX, panel_pack_x<X>,
-            panel_scratch_bytes<f>, panel_run<f>};
+    return {name,        kPanelRows,      panel_x_bytes<X>,
+            kPanelX,     panel_pack_x<X>, panel_scratch_bytes<f>,
+            panel_run<f>};
   } else {
     return {};
   }
@@ -94,7 +95,7 @@ constexpr FormatKernels kMatmul[] = {
   {{name ".f32." PINHOLE_KERNEL_NAME, 4, f32_x_bytes, 1, f32_pack_x, f32_scratch_bytes,            \
     f32_run<FormatId::id>},                                                                        \
    float_kernel<FormatId::id>(name ".in_place." PINHOLE_KERNEL_NAME),                              \
-   one_row_kernel<FormatId::id>(name ".int8x1." PINHOLE_KERNEL_NAME),                            \
+   one_row_kernel<FormatId::id>(name ".int8x1." PINHOLE_KERNEL_NAME),                              \
    int_kernel<FormatId::id>(name ".int8." PINHOLE_KERNEL_NAME) PINHOLE_TILES(id, name)},
 #include "quant/formats.def"
 #undef PINHOLE_FORMAT

@@ -5,7 +5,8 @@
 // its groups of 32 have the scale f * d, f from 0 to 127, with one d per 256 elements. Then the
 // whole block is summed in 32-bit integers, s * f times the groups' dot products, and scaled once.
 // A group's scale is at most 1/f too coarse, which only matters where the group itself does not.
-// Those fit: 16 products of a code of at most 63, 127, and s * f of at most 128 * 127 are in a lane.
+// Those fit: 16 products of a code of at most 63, 127, and s * f of at most 128 * 127 are in a
+// lane.
 
 namespace pinhole::kernels {
 namespace {
@@ -15,10 +16,10 @@ constexpr bool is_k_format(FormatId f) {
          f == FormatId::kQ5_K || f == FormatId::kQ6_K;
 }
 
-struct KX { // 256 elements of x
-  alignas(64) int8_t q[256]; // in the order in which a format's codes are unpacked
-  alignas(32) int16_t f16[16];   // f of each group of 16
-  alignas(32) int16_t sum16[16]; // sum of its codes
+struct KX {                         // 256 elements of x
+  alignas(64) int8_t q[256];        // in the order in which a format's codes are unpacked
+  alignas(32) int16_t f16[16];      // f of each group of 16
+  alignas(32) int16_t sum16[16];    // sum of its codes
   alignas(32) int16_t f8_twice[16]; // f of each group of 32, two times
   alignas(16) int16_t sum8[8];
   float d;
@@ -274,8 +275,8 @@ PINHOLE_INLINE void k_block(const Block& b, const KX& x, KSum& sum) {
   for (int z = 0; z < 4; ++z) {
     __m512i dot =
         _mm512_dpbusd_epi32(_mm512_setzero_si512(), q[z], _mm512_load_si512(x.q + 64 * z));
-    __m512i scale = _mm512_maskz_permutexvar_epi16(0x55555555u, _mm512_load_si512(kIndex.at[z]),
-                                                   scales);
+    __m512i scale =
+        _mm512_maskz_permutexvar_epi16(0x55555555u, _mm512_load_si512(kIndex.at[z]), scales);
     products = _mm512_dpwssd_epi32(products, dot, scale); // a dot of four products fits a word
   }
   float d = quick_f16(b.d);

@@ -7,7 +7,7 @@ namespace {
 // Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL
 constexpr bool is_format_of_32(FormatId f) { return is_int_format(f) && elements_of(f) == 32; }
 
-struct EightX { // 256 elements of x
+struct EightX {              // 256 elements of x
   alignas(64) int8_t q[256]; // in the order in which a format's codes are unpacked
   alignas(32) float d[8];    // of each 32
   float sum[8];              // d times the sum of the codes
@@ -29,8 +29,7 @@ void eight_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t 
         int64_t left = max_of(k - k0 - 32 * g, 0);
         const float* from = x + row * x_stride + (left > 0 ? k0 + 32 * g : 0);
         to->d[g] = round_32(from, left, q + 32 * g);
-        to->sum[g] =
-            to->d[g] * static_cast<float>(sum_16(q + 32 * g) + sum_16(q + 32 * g + 16));
+        to->sum[g] = to->d[g] * static_cast<float>(sum_16(q + 32 * g) + sum_16(q + 32 * g + 16));
       }
       for (int i = 0; i < 16; ++i)
         memcpy(to->q + 16 * i, q + 16 * group_at<order>(i), 16);
@@ -43,8 +42,8 @@ void eight_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t 
 // Codes of one block.
 template <class Block> PINHOLE_INLINE __m256i codes_of_32(const Block& b) {
   __m128i packed = load_16(b.qs);
-  __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(packed),
-                                         _mm_srli_epi16(packed, 4), 1);
+  __m256i both =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(packed), _mm_srli_epi16(packed, 4), 1);
   __m256i q = _mm256_and_si256(both, _mm256_set1_epi8(15));
   if constexpr (sizeof(Block::qs) + 6 <= sizeof(Block)) // Q5_0, Q5_1: with qh
     q = _mm256_or_si256(q, fifth_bits(b.qh));
@@ -57,7 +56,7 @@ PINHOLE_INLINE __m256i codes_of_32(const BlockIQ4NL& b) {
   __m128i high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16(packed, 4), nibble));
   return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
 }
-PINHOLE_INLINE __m256i codes_of_32(const BlockQ8_0& b) { 
+PINHOLE_INLINE __m256i codes_of_32(const BlockQ8_0& b) {
   return load_32(reinterpret_cast<const uint8_t*>(b.qs));
 }
 

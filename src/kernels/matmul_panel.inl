@@ -29,8 +29,8 @@ static_assert(kPanelX % kPanelTile == 0);
 struct PanelBytes { // 32 elements of a row of x
   alignas(64) int8_t q[32];
   float d;
-  float sum, sum_16[2];            // d times the sum of the codes: of all, of each half
-  int32_t minus, minus_16[2];      // minus the sum of the codes
+  float sum, sum_16[2];       // d times the sum of the codes: of all, of each half
+  int32_t minus, minus_16[2]; // minus the sum of the codes
   int32_t unused;
 };
 struct PanelWords {
@@ -56,18 +56,17 @@ template <FormatId f> struct PanelTraits {
                                   f == FormatId::kQ2_K || f == FormatId::kQ4_K ||
                                   f == FormatId::kQ5_K;
   // The middle of the codes is 1 << kMiddle (0 where there is none: words, formats with kOffset).
-  static constexpr int kMiddle = kWords || kOffset   ? 0
-                                 : kIntSigned<f>         ? 7
-                                 : f == FormatId::kQ6_K  ? 5
-                                 : f == FormatId::kQ5_0  ? 4
-                                 : f == FormatId::kQ4_0  ? 3
-                                                         : 2; // Q3_K
+  static constexpr int kMiddle = kWords || kOffset      ? 0
+                                 : kIntSigned<f>        ? 7
+                                 : f == FormatId::kQ6_K ? 5
+                                 : f == FormatId::kQ5_0 ? 4
+                                 : f == FormatId::kQ4_0 ? 3
+                                                        : 2; // Q3_K
   // Products of bytes that vpmaddubsw's 16 bits can add up: 2 * largest code * 127 a step.
-  static constexpr int kDepth = f == FormatId::kQ6_K                             ? 2
-                                : f == FormatId::kQ5_0 || f == FormatId::kQ5_1 ||
-                                      f == FormatId::kQ5_K
-                                    ? 4
-                                    : 8;
+  static constexpr int kDepth =
+      f == FormatId::kQ6_K                                                   ? 2
+      : f == FormatId::kQ5_0 || f == FormatId::kQ5_1 || f == FormatId::kQ5_K ? 4
+                                                                             : 8;
   using X = typename PanelXOf<kWords>::Type;
   static constexpr int kSteps = kWords ? 16 : 8; // vectors of codes in 32 elements
   static constexpr int kSubs = kBy16 ? 2 : 1;    // scales in 32 elements

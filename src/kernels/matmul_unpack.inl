@@ -82,8 +82,8 @@ PINHOLE_INLINE __m256i fifth_bits(const uint8_t* qh) {
   int32_t bits;
   memcpy(&bits, qh, 4);
   __m256i spread = _mm256_shuffle_epi8( // byte j: the byte of the bits that has bit j
-      _mm256_set1_epi32(bits), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
-                                                  0x0303030303030303));
+      _mm256_set1_epi32(bits),
+      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
   __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201ull));
   __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
   return _mm256_and_si256(is_set, _mm256_set1_epi8(16));
