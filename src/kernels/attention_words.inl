@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kWordMinQueries = 32; // fewer do not pay for turning K and V into words
 constexpr int64_t kWordKeys = 64;       // keys of a block
-constexpr int64_t kWordSpan = 512;      // keys whose codes are in scratch: 128 KiB for 64 elements
+constexpr int64_t kWordSpan = 1024;     // keys whose codes are in scratch: 256 KiB for 64 elements
 constexpr float kProbabilityTop = 8191.0f; // 8191 * 4095 * kWordKeys < 2^31
 constexpr float kValueTop = 4095.0f;
 // A tile of kWordRows rows of Q by kWordVecs vectors of sums.
