@@ -59,7 +59,7 @@ template <FormatId f> constexpr MatmulKernel panel_kernel(const char* name) {
   if constexpr (is_int_format(f)) {
     using X = typename PanelTraits<f>::X;
     return {name,        kPanelRows,      panel_x_bytes<X>,
-            kPanelX,     panel_pack_x<X>, panel_scratch_bytes<f>,
+            kPanelTile,  panel_pack_x<X>, panel_scratch_bytes<f>,
             panel_run<f>};
   } else {
     return {};

@@ -18,13 +18,11 @@ constexpr int64_t kPanelRows = 2 * kLanes;
 constexpr int64_t kPanelStage = 512 * 1024;
 // Elements of k at a time: the shorter, the more rows of W fit, and the less often x passes by.
 constexpr int64_t kPanelChunk = 2048;
-constexpr int64_t kPanelX = 6; // rows of x side by side in packed x
 #if defined(PINHOLE_KERNEL_AVX2)
 constexpr int kPanelTile = 3; // rows of x in registers: 6 sums and 6 partial sums of 16 registers
 #else
 constexpr int kPanelTile = 6; // 12 sums and 12 partial sums of 32
 #endif
-static_assert(kPanelX % kPanelTile == 0);
 
 struct PanelBytes { // 32 elements of a row of x
   alignas(64) int8_t q[32];
@@ -79,7 +77,7 @@ template <FormatId f> struct PanelTraits {
 PINHOLE_INLINE int64_t panel_groups(int64_t k) { return (k + 31) / 32; }
 
 template <class X> int64_t panel_x_bytes(int64_t m, int64_t k) {
-  return round_up_to(m, kPanelX) * panel_groups(k) * static_cast<int64_t>(sizeof(X));
+  return round_up_to(m, kPanelTile) * panel_groups(k) * static_cast<int64_t>(sizeof(X));
 }
 
 PINHOLE_INLINE void pack_32(const float* x, int64_t count, PanelBytes& to) {
@@ -111,21 +109,21 @@ PINHOLE_INLINE void pack_32(const float* x, int64_t count, PanelWords& to) {
   }
 }
 
-// Packed x: [blocks of kPanelX rows][groups][kPanelX]; rows beyond m are zeros.
+// Packed x: [blocks of kPanelTile rows][groups][kPanelTile]; rows beyond m are zeros.
 template <class X>
 void panel_pack_x(const float* x, int64_t x_stride, int64_t m, int64_t k, int64_t row_begin,
                   int64_t row_end, void* packed) {
   int64_t groups = panel_groups(k);
-  int64_t end = row_end == m ? round_up_to(m, kPanelX) : row_end;
+  int64_t end = row_end == m ? round_up_to(m, kPanelTile) : row_end;
   for (int64_t row = row_begin; row < end; ++row) {
-    X* to = static_cast<X*>(packed) + row / kPanelX * kPanelX * groups + row % kPanelX;
+    X* to = static_cast<X*>(packed) + row / kPanelTile * kPanelTile * groups + row % kPanelTile;
     if (row >= m) {
       for (int64_t g = 0; g < groups; ++g)
-        memset(static_cast<void*>(to + g * kPanelX), 0, sizeof(X));
+        memset(static_cast<void*>(to + g * kPanelTile), 0, sizeof(X));
       continue;
     }
     for (int64_t g = 0; g < groups; ++g)
-      pack_32(x + row * x_stride + g * 32, k - g * 32, to[g * kPanelX]);
+      pack_32(x + row * x_stride + g * 32, k - g * 32, to[g * kPanelTile]);
   }
 }
 
@@ -266,7 +264,7 @@ void panel_tile(const typename PanelTraits<f>::X* x, const uint8_t* w, int64_t g
   Vec acc[kPanelTile][2];
   for (int i = 0; i < kPanelTile; ++i)
     acc[i][0] = acc[i][1] = v_zero();
-  for (int64_t g = 0; g < groups; ++g, x += kPanelX, w += T::kGroupBytes) {
+  for (int64_t g = 0; g < groups; ++g, x += kPanelTile, w += T::kGroupBytes) {
 #pragma GCC unroll 2
     for (int sub = 0; sub < T::kSubs; ++sub) {
       IVec dot[kPanelTile][2];
@@ -322,8 +320,15 @@ template <FormatId f> void panel_run(const MatmulArgs& args) {
                         min_of(kPanelRows, n1 - n), length, staged + (n - n0) / kPanelRows * bytes);
       Stage stage = stage_of(args, k0, k0 + length);
       for (int64_t m0 = 0; m0 < args.m; m0 += kPanelTile) {
-        const X* rows = x + (m0 / kPanelX * all_groups + k0 / 32) * kPanelX + m0 % kPanelX;
+        const X* rows = x + m0 * all_groups + k0 / 32 * kPanelTile;
+        // The next rows come from beyond L2: each panel fetches a part of them.
+        const char* next = reinterpret_cast<const char*>(rows + kPanelTile * all_groups);
+        int64_t next_bytes =
+            m0 + kPanelTile < args.m ? groups * kPanelTile * static_cast<int64_t>(sizeof(X)) : 0;
+        int64_t part = round_up_to(next_bytes * kPanelRows / (n1 - n0) + 1, 64), fetched = 0;
         for (int64_t n = n0; n < n1; n += kPanelRows) {
+          for (int64_t end = min_of(fetched + part, next_bytes); fetched < end; fetched += 64)
+            __builtin_prefetch(next + fetched);
           panel_tile<f>(rows, staged + (n - n0) / kPanelRows * bytes, groups, sums);
           for (int64_t i = 0; i < min_of(kPanelTile, args.m - m0); ++i)
             write_row(args, stage, m0 + i, n, min_of(kPanelRows, n1 - n), sums + i * kPanelRows);
