@@ -32,14 +32,14 @@ PINHOLE_INLINE float score_top(int64_t head_dim) {
   return top < 8191.0f ? top : 8191.0f;
 }
 
-struct LaneNumbers {
+struct KeyNumbers { // 0, 1, 2...
   alignas(64) float at[kWordKeys];
-  constexpr LaneNumbers() : at() {
+  constexpr KeyNumbers() : at() {
     for (int i = 0; i < kWordKeys; ++i)
       at[i] = static_cast<float>(i);
   }
 };
-constexpr LaneNumbers kKeyNumbers;
+constexpr KeyNumbers kKeyNumbers;
 
 // What one head's share works with, in scratch.
 struct WordScratch {
@@ -61,12 +61,12 @@ PINHOLE_INLINE int64_t sums_stride(int64_t head_dim) {
   return pad_dim(head_dim) > kWordKeys ? pad_dim(head_dim) : kWordKeys;
 }
 
-// Places the arrays from `base` on; returns the bytes that they take.
+// Places the arrays from `base` on (null: none); returns the bytes that they take.
 PINHOLE_INLINE int64_t place_words(void* base, int64_t num_q, int64_t head_dim, WordScratch& s) {
-  char* p = static_cast<char*>(base);
   int64_t at = 0, dim = pad_dim(head_dim);
   auto take = [&]<class T>(T*& array, int64_t count) {
-    array = reinterpret_cast<T*>(p + at);
+    if (base != nullptr)
+      array = reinterpret_cast<T*>(static_cast<char*>(base) + at);
     at += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
   };
   take(s.k, kWordSpan * dim / 2);
@@ -82,11 +82,6 @@ PINHOLE_INLINE int64_t place_words(void* base, int64_t num_q, int64_t head_dim, 
   take(s.maximum, num_q);
   take(s.total, num_q);
   return at;
-}
-
-int64_t word_scratch_bytes(int64_t num_q, int64_t, int64_t head_dim) {
-  WordScratch s;
-  return place_words(nullptr, num_q, head_dim, s);
 }
 
 // A row to codes of at most `top`; returns the scale. x has zeros up to pad_dim.
@@ -391,18 +386,19 @@ template <KvType kv> void run_word_attention(const AttentionArgs& args) {
   }
 }
 
-int64_t word_or_tile_scratch(int64_t num_q, int64_t num_kv, int64_t head_dim) {
-  int64_t words = word_scratch_bytes(num_q, num_kv, head_dim);
-  int64_t tiles = attention_scratch_bytes(num_q, num_kv, head_dim);
-  return words > tiles ? words : tiles;
+int64_t word_scratch_bytes(int64_t num_q, int64_t num_kv, int64_t head_dim) {
+  if (head_dim % 2 != 0)
+    return attention_scratch_bytes(num_q, num_kv, head_dim);
+  WordScratch s;
+  return place_words(nullptr, num_q, head_dim, s);
 }
 
 constexpr AttentionKernel kWordAttention[] = {
-    {"attention.int16.f32." PINHOLE_KERNEL_NAME, kWordRows, word_or_tile_scratch,
+    {"attention.int16.f32." PINHOLE_KERNEL_NAME, kWordRows, word_scratch_bytes,
      run_word_attention<KvType::kF32>},
-    {"attention.int16.f16." PINHOLE_KERNEL_NAME, kWordRows, word_or_tile_scratch,
+    {"attention.int16.f16." PINHOLE_KERNEL_NAME, kWordRows, word_scratch_bytes,
      run_word_attention<KvType::kF16>},
-    {"attention.int16.q8_0." PINHOLE_KERNEL_NAME, kWordRows, word_or_tile_scratch,
+    {"attention.int16.q8_0." PINHOLE_KERNEL_NAME, kWordRows, word_scratch_bytes,
      run_word_attention<KvType::kQ8_0>},
 };
 

@@ -55,11 +55,15 @@ template <FormatId f> constexpr MatmulKernel one_row_kernel(const char* name) {
 }
 
 #if defined(PINHOLE_PANELS)
-template <FormatId f> constexpr MatmulKernel panel_kernel(const char* name) {
+template <FormatId f> constexpr MatmulKernel panel_kernel(const char* bytes, const char* words) {
   if constexpr (is_int_format(f)) {
     using X = typename PanelTraits<f>::X;
-    return {name,        kPanelRows,      panel_x_bytes<X>,
-            kPanelTile,  panel_pack_x<X>, panel_scratch_bytes<f>,
+    return {PanelTraits<f>::kWords ? words : bytes,
+            kPanelRows,
+            panel_x_bytes<X>,
+            kPanelTile,
+            panel_pack_x<X>,
+            panel_scratch_bytes<f>,
             panel_run<f>};
   } else {
     return {};
@@ -87,7 +91,9 @@ constexpr FormatKernels kMatmul[] = {
         amx_run<FormatId::id>                                                                      \
   }
 #elif defined(PINHOLE_PANELS)
-#define PINHOLE_TILES(id, name) , panel_kernel<FormatId::id>(name ".int8xN." PINHOLE_KERNEL_NAME)
+#define PINHOLE_TILES(id, name)                                                                    \
+  , panel_kernel<FormatId::id>(name ".int8xN." PINHOLE_KERNEL_NAME,                                \
+                               name ".int16xN." PINHOLE_KERNEL_NAME)
 #else
 #define PINHOLE_TILES(id, name)
 #endif

@@ -5,8 +5,8 @@
 // its groups of 32 have the scale f * d, f from 0 to 127, with one d per 256 elements. Then the
 // whole block is summed in 32-bit integers, s * f times the groups' dot products, and scaled once.
 // A group's scale is at most 1/f too coarse, which only matters where the group itself does not.
-// Those fit: 16 products of a code of at most 63, 127, and s * f of at most 128 * 127 are in a
-// lane.
+// The sums fit 32 bits: a lane has 16 products, of a code of at most 63, one of at most 127 and an
+// s * f of at most 128 * 127.
 
 namespace pinhole::kernels {
 namespace {
@@ -16,12 +16,12 @@ constexpr bool is_k_format(FormatId f) {
          f == FormatId::kQ5_K || f == FormatId::kQ6_K;
 }
 
-struct KX {                         // 256 elements of x
-  alignas(64) int8_t q[256];        // in the order in which a format's codes are unpacked
-  alignas(32) int16_t f16[16];      // f of each group of 16
-  alignas(32) int16_t sum16[16];    // sum of its codes
-  alignas(32) int16_t f8_twice[16]; // f of each group of 32, two times
-  alignas(16) int16_t sum8[8];
+struct KX {                              // 256 elements of x
+  alignas(64) int8_t q[256];             // in the order in which a format's codes are unpacked
+  alignas(32) int16_t f_of_16[16];       // f of each group of 16
+  alignas(32) int16_t sum_of_16[16];     // sum of its codes
+  alignas(32) int16_t f_of_32_twice[16]; // f of each group of 32, two times
+  alignas(16) int16_t sum_of_32[8];
   float d;
   float unused[3];
 };
@@ -64,15 +64,15 @@ void k_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t row_
         // The least f whose scale holds the group's largest element.
         float f = top > 0.0f ? ceilf(largest[g] / top * 127.0f) : 0.0f;
         f = f < 127.0f ? f : 127.0f;
-        to->f16[2 * g] = to->f16[2 * g + 1] = static_cast<int16_t>(f);
-        to->f8_twice[g] = to->f8_twice[g + 8] = static_cast<int16_t>(f);
+        to->f_of_16[2 * g] = to->f_of_16[2 * g + 1] = static_cast<int16_t>(f);
+        to->f_of_32_twice[g] = to->f_of_32_twice[g + 8] = static_cast<int16_t>(f);
         float scale = f * to->d;
         quantize_32(from + 32 * g, scale > 0.0f ? 1.0f / scale : 0.0f, q + 32 * g);
         int16_t first = static_cast<int16_t>(sum_16(q + 32 * g));
         int16_t second = static_cast<int16_t>(sum_16(q + 32 * g + 16));
-        to->sum16[2 * g] = first;
-        to->sum16[2 * g + 1] = second;
-        to->sum8[g] = static_cast<int16_t>(first + second);
+        to->sum_of_16[2 * g] = first;
+        to->sum_of_16[2 * g + 1] = second;
+        to->sum_of_32[g] = static_cast<int16_t>(first + second);
       }
       for (int i = 0; i < 16; ++i)
         memcpy(to->q + 16 * i, q + 16 * group_at<order>(i), 16);
@@ -88,7 +88,7 @@ PINHOLE_INLINE __m256i k_scales_times_f(const uint8_t* packed, const KX& x) {
       _mm_set_epi64x(static_cast<int64_t>(words[2] | static_cast<uint64_t>(words[3]) << 32),
                      static_cast<int64_t>(words[0] | static_cast<uint64_t>(words[1]) << 32));
   return _mm256_mullo_epi16(_mm256_cvtepu8_epi16(bytes),
-                            _mm256_load_si256(reinterpret_cast<const __m256i*>(x.f8_twice)));
+                            _mm256_load_si256(reinterpret_cast<const __m256i*>(x.f_of_32_twice)));
 }
 
 // Scales of the groups times f as 16 words (of 8 groups: s * f, then m * f), and lanes that add up
@@ -105,7 +105,7 @@ PINHOLE_INLINE __m256i words_of(const int16_t* p) {
 template <class Block> PINHOLE_INLINE KScales k_scales(const Block& b, const KX& x) {
   KScales s;
   s.times_f = k_scales_times_f(b.scales, x);
-  __m128i sums = _mm_load_si128(reinterpret_cast<const __m128i*>(x.sum8));
+  __m128i sums = _mm_load_si128(reinterpret_cast<const __m128i*>(x.sum_of_32));
   sums = _mm_madd_epi16(_mm256_extracti128_si256(s.times_f, 1), sums);
   s.offsets = _mm256_zextsi128_si256(sums);
   return s;
@@ -113,14 +113,14 @@ template <class Block> PINHOLE_INLINE KScales k_scales(const Block& b, const KX&
 PINHOLE_INLINE KScales k_scales(const BlockQ6K& b, const KX& x) {
   KScales s;
   __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.scales));
-  s.times_f = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(bytes), words_of(x.f16));
-  s.offsets = _mm256_madd_epi16(s.times_f, words_of(x.sum16));
+  s.times_f = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(bytes), words_of(x.f_of_16));
+  s.offsets = _mm256_madd_epi16(s.times_f, words_of(x.sum_of_16));
   return s;
 }
 PINHOLE_INLINE KScales k_scales(const BlockQ3K& b, const KX& x) {
   KScales s;
-  s.times_f = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(q3_k_scales(b)), words_of(x.f16));
-  s.offsets = _mm256_madd_epi16(s.times_f, words_of(x.sum16));
+  s.times_f = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(q3_k_scales(b)), words_of(x.f_of_16));
+  s.offsets = _mm256_madd_epi16(s.times_f, words_of(x.sum_of_16));
   return s;
 }
 PINHOLE_INLINE KScales k_scales(const BlockQ2K& b, const KX& x) {
@@ -129,9 +129,9 @@ PINHOLE_INLINE KScales k_scales(const BlockQ2K& b, const KX& x) {
   __m128i nibble = _mm_set1_epi8(15);
   __m256i scales = _mm256_cvtepu8_epi16(_mm_and_si128(packed, nibble));
   __m256i minima = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(packed, 4), nibble));
-  s.times_f = _mm256_mullo_epi16(scales, words_of(x.f16));
-  minima = _mm256_mullo_epi16(minima, words_of(x.f16));
-  s.offsets = _mm256_madd_epi16(minima, words_of(x.sum16));
+  s.times_f = _mm256_mullo_epi16(scales, words_of(x.f_of_16));
+  minima = _mm256_mullo_epi16(minima, words_of(x.f_of_16));
+  s.offsets = _mm256_madd_epi16(minima, words_of(x.sum_of_16));
   return s;
 }
 
@@ -143,22 +143,24 @@ PINHOLE_INLINE float k_offset(const BlockQ4K& b, float) { return quick_f16(b.dmi
 PINHOLE_INLINE float k_offset(const BlockQ5K& b, float) { return quick_f16(b.dmin); }
 PINHOLE_INLINE float k_offset(const BlockQ6K&, float d) { return 32.0f * d; }
 
-struct KSum {
+// A row's sum so far: of scaled products, and what the codes' offsets add.
+struct RowSum {
   Vec scaled;
   __m256 offsets;
 };
+PINHOLE_INLINE RowSum row_sum_zero() { return {v_zero(), _mm256_setzero_ps()}; }
 
-PINHOLE_INLINE float k_total(const KSum& sum) {
+PINHOLE_INLINE float total_of(const RowSum& sum) {
   __m128 o = _mm_add_ps(_mm256_castps256_ps128(sum.offsets), _mm256_extractf128_ps(sum.offsets, 1));
   o = _mm_add_ps(o, _mm_movehl_ps(o, o));
-  return v_reduce_add(sum.scaled) - _mm_cvtss_f32(_mm_add_ss(o, _mm_movehdup_ps(o)));
+  return v_reduce_add(sum.scaled) + _mm_cvtss_f32(_mm_add_ss(o, _mm_movehdup_ps(o)));
 }
 
 template <class Block>
 PINHOLE_INLINE void k_add_offsets(const Block& b, const KX& x, const KScales& s, float d,
-                                  KSum& sum) {
+                                  RowSum& sum) {
   __m256 factor = _mm256_set1_ps(k_offset(b, d) * x.d);
-  sum.offsets = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s.offsets), factor, sum.offsets);
+  sum.offsets = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(s.offsets), factor, sum.offsets);
 }
 
 #if defined(PINHOLE_KERNEL_AVX2)
@@ -190,7 +192,7 @@ PINHOLE_INLINE __m256i load_32(const uint8_t* p) {
 }
 
 template <FormatId f, class Block>
-PINHOLE_INLINE void k_block(const Block& b, const KX& x, KSum& sum) {
+PINHOLE_INLINE void k_block(const Block& b, const KX& x, RowSum& sum) {
   constexpr bool by_32 = kIntGroup<f> == 32;
   KScales s = k_scales(b, x);
   __m256i scales = k_spread<by_32>(s.times_f);
@@ -264,7 +266,7 @@ template <Order order, bool by_32> struct ScaleIndex {
 };
 
 template <FormatId f, class Block>
-PINHOLE_INLINE void k_block(const Block& b, const KX& x, KSum& sum) {
+PINHOLE_INLINE void k_block(const Block& b, const KX& x, RowSum& sum) {
   static constexpr ScaleIndex<vnni_order<f>(), kIntGroup<f> == 32> kIndex;
   __m512i q[4];
   k_codes(b, q);
@@ -291,9 +293,9 @@ template <FormatId f>
 PINHOLE_INLINE void k_dots(const KX* x, const uint8_t* const* w, int64_t k, float* out) {
   using Block = typename BlockOf<f>::Type;
   constexpr int64_t kBytes = static_cast<int64_t>(sizeof(Block));
-  KSum sums[kIntRows];
+  RowSum sums[kIntRows];
   for (int r = 0; r < kIntRows; ++r)
-    sums[r] = {v_zero(), _mm256_setzero_ps()};
+    sums[r] = row_sum_zero();
   for (int64_t b = 0; b < k / 256; ++b) {
 #pragma GCC unroll 4
     for (int r = 0; r < kIntRows; ++r) {
@@ -304,7 +306,7 @@ PINHOLE_INLINE void k_dots(const KX* x, const uint8_t* const* w, int64_t k, floa
     }
   }
   for (int r = 0; r < kIntRows; ++r)
-    out[r] = k_total(sums[r]);
+    out[r] = total_of(sums[r]);
 }
 
 template <FormatId f> void k_run_1(const MatmulArgs& args) {

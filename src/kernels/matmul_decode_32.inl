@@ -45,7 +45,7 @@ template <class Block> PINHOLE_INLINE __m256i codes_of_32(const Block& b) {
   __m256i both =
       _mm256_inserti128_si256(_mm256_castsi128_si256(packed), _mm_srli_epi16(packed, 4), 1);
   __m256i q = _mm256_and_si256(both, _mm256_set1_epi8(15));
-  if constexpr (sizeof(Block::qs) + 6 <= sizeof(Block)) // Q5_0, Q5_1: with qh
+  if constexpr (kHasFifthBits<Block>)
     q = _mm256_or_si256(q, fifth_bits(b.qh));
   return q;
 }
@@ -107,13 +107,8 @@ PINHOLE_INLINE Vec eight_dots(const Block* b, const EightX& x, __m256 scales, Ve
 
 #endif
 
-struct EightSum {
-  Vec scaled;
-  __m256 offsets;
-};
-
 template <FormatId f, class Block>
-PINHOLE_INLINE void eight_blocks(const Block* b, const EightX& x, EightSum& sum) {
+PINHOLE_INLINE void eight_blocks(const Block* b, const EightX& x, RowSum& sum) {
   __m256 scales = eight_scales(b);
   sum.scaled = eight_dots<f>(b, x, _mm256_mul_ps(scales, _mm256_load_ps(x.d)), sum.scaled);
   if constexpr (!kIntSigned<f> || is_vnni())
@@ -123,7 +118,7 @@ PINHOLE_INLINE void eight_blocks(const Block* b, const EightX& x, EightSum& sum)
 // The last `count` blocks of a row: copied, so that nothing beyond them is read.
 template <FormatId f, class Block>
 __attribute__((noinline)) void last_blocks(const Block* b, int64_t count, const EightX& x,
-                                           EightSum& sum) {
+                                           RowSum& sum) {
   Block blocks[8];
   memset(static_cast<void*>(blocks), 0, sizeof(blocks));
   memcpy(static_cast<void*>(blocks), b, static_cast<size_t>(count) * sizeof(Block));
@@ -134,9 +129,9 @@ template <FormatId f>
 PINHOLE_INLINE void dots_of_32(const EightX* x, const uint8_t* const* w, int64_t k, float* out) {
   using Block = typename BlockOf<f>::Type;
   constexpr int64_t kBytes = 8 * static_cast<int64_t>(sizeof(Block));
-  EightSum sums[kIntRows];
+  RowSum sums[kIntRows];
   for (int r = 0; r < kIntRows; ++r)
-    sums[r] = {v_zero(), _mm256_setzero_ps()};
+    sums[r] = row_sum_zero();
   int64_t full = k / 256;
   for (int64_t e = 0; e < full; ++e) {
 #pragma GCC unroll 4
@@ -151,7 +146,7 @@ PINHOLE_INLINE void dots_of_32(const EightX* x, const uint8_t* const* w, int64_t
     if (k % 256 != 0)
       last_blocks<f>(reinterpret_cast<const Block*>(w[r] + full * kBytes), k % 256 / 32, x[full],
                      sums[r]);
-    out[r] = k_total({sums[r].scaled, _mm256_sub_ps(_mm256_setzero_ps(), sums[r].offsets)});
+    out[r] = total_of(sums[r]);
   }
 }
 

@@ -40,17 +40,22 @@ PINHOLE_INLINE void quantize_32(const float* x, float inverse_scale, int8_t* q) 
 #endif
 }
 
-// Up to 32 elements of x to int8, the rest zeros; returns their scale. NaN and infinity end up in
-// the scale or the codes.
-PINHOLE_INLINE float round_32(const float* x, int64_t count, int8_t* q) {
-  alignas(64) float values[32];
+// Up to 32 elements of x, the rest zeros; returns the largest magnitude.
+PINHOLE_INLINE float copy_32(const float* x, int64_t count, float* values) {
   Vec top = v_zero();
   for (int i = 0; i < 32; i += kLanes) {
     Vec v = count - i >= kLanes ? v_load(x + i) : v_load_n(x + i, max_of(count - i, 0));
     v_store(values + i, v);
     top = v_max(top, v_abs(v));
   }
-  float d = v_reduce_max(top) * (1.0f / 127.0f);
+  return v_reduce_max(top);
+}
+
+// Up to 32 elements of x to int8, the rest zeros; returns their scale. NaN and infinity end up in
+// the scale or the codes.
+PINHOLE_INLINE float round_32(const float* x, int64_t count, int8_t* q) {
+  alignas(64) float values[32];
+  float d = copy_32(x, count, values) * (1.0f / 127.0f);
   quantize_32(values, d > 0.0f ? 1.0f / d : 0.0f, q);
   return d;
 }

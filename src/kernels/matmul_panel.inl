@@ -1,10 +1,10 @@
 // Integer formats by many rows of x, on AVX2 and AVX-512: lanes are rows of W.
 //
-// A panel of kPanelRows rows of W is unpacked once into scratch, so that the codes of `kStepCodes`
-// neighbouring elements of a row are one 32-bit lane, and used for all rows of x, whose codes are
-// broadcast: no sums across lanes, scales of W are vectors. x has an int8 scale per 32 elements (16
-// bits wide where words are multiplied, below). The products of a group of 16 or 32 elements are
-// summed as integers, then scaled.
+// A panel of kPanelRows rows of W is unpacked once into scratch, so that the codes of 4
+// neighbouring elements of a row (2, as words) are one 32-bit lane, and used for all rows of x,
+// whose codes are broadcast: no sums across lanes, scales of W are vectors. x has a scale per 32
+// elements and int8 codes (int16 where words are multiplied, below). The products of a group of 16
+// or 32 elements are summed as integers, then scaled.
 //
 // Codes of W are unsigned for the byte products (vpdpbusd; vpmaddubsw and vpmaddwd on AVX2) and
 // their middle is taken back in the sums' start: minus the middle times the sum of x. AVX2 has no
@@ -36,7 +36,8 @@ struct PanelWords {
   float d;
   float unused[7];
 };
-constexpr float kWordsTop = 4095.0f; // largest code of x as a word; 32 * 128 * 4095 fits 31 bits
+static_assert(sizeof(PanelBytes) == 64 && sizeof(PanelWords) == 96);
+constexpr float kWordsTop = 32767.0f; // largest code of x as a word; 32 * 128 * 32767 < 2^31
 
 template <bool words> struct PanelXOf { using Type = PanelBytes; };
 template <> struct PanelXOf<true> { using Type = PanelWords; };
@@ -94,13 +95,7 @@ PINHOLE_INLINE void pack_32(const float* x, int64_t count, PanelBytes& to) {
 
 PINHOLE_INLINE void pack_32(const float* x, int64_t count, PanelWords& to) {
   alignas(64) float values[32];
-  Vec top = v_zero();
-  for (int i = 0; i < 32; i += kLanes) {
-    Vec v = count - i >= kLanes ? v_load(x + i) : v_load_n(x + i, max_of(count - i, 0));
-    v_store(values + i, v);
-    top = v_max(top, v_abs(v));
-  }
-  to.d = v_reduce_max(top) * (1.0f / kWordsTop);
+  to.d = copy_32(x, count, values) * (1.0f / kWordsTop);
   Vec inverse = v_set(to.d > 0.0f ? 1.0f / to.d : 0.0f);
   Vec low = v_set(-kWordsTop), high = v_set(kWordsTop);
   for (int i = 0; i < 32; i += kLanes) {
@@ -136,8 +131,8 @@ template <FormatId f> PINHOLE_INLINE int64_t panels_staged(int64_t chunk) {
 }
 
 template <FormatId f> int64_t panel_scratch_bytes(int64_t, int64_t k) {
-  int64_t chunk = min_of(k, kPanelChunk); // or all of k, for an activation before a residual
-  return max_of(panels_staged<f>(chunk) * panel_bytes<f>(chunk), panel_bytes<f>(k));
+  auto strip = [](int64_t chunk) { return panels_staged<f>(chunk) * panel_bytes<f>(chunk); };
+  return max_of(strip(min_of(k, kPanelChunk)), strip(k)); // chunk_of() may keep k whole
 }
 
 // 128 bits of each of kLanes / 4 rows: part t from row 4 * t + j.

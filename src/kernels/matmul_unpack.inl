@@ -76,6 +76,10 @@ PINHOLE_INLINE void unpack_nibbles_16(const uint8_t* qs, uint8_t* q) { // low 16
 #endif
 }
 
+template <class Block> constexpr bool kHasFifthBits = false;
+template <> constexpr bool kHasFifthBits<BlockQ5_0> = true;
+template <> constexpr bool kHasFifthBits<BlockQ5_1> = true;
+
 #if defined(__AVX2__)
 // 16 in every byte whose bit of the 32 is set.
 PINHOLE_INLINE __m256i fifth_bits(const uint8_t* qh) {

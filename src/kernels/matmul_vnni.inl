@@ -66,16 +66,6 @@ template <Order order> PINHOLE_INLINE __m512 lanes_from_8(__m256 x) { // one flo
   return _mm512_permutexvar_ps(index, _mm512_castps256_ps512(x));
 }
 
-// 4x4 transpose of 32-bit elements in each 128-bit lane.
-PINHOLE_INLINE void transpose_lanes(__m512i z0, __m512i z1, __m512i z2, __m512i z3, __m512i* out) {
-  __m512i a = _mm512_unpacklo_epi32(z0, z1), b = _mm512_unpackhi_epi32(z0, z1);
-  __m512i c = _mm512_unpacklo_epi32(z2, z3), d = _mm512_unpackhi_epi32(z2, z3);
-  out[0] = _mm512_unpacklo_epi64(a, c);
-  out[1] = _mm512_unpackhi_epi64(a, c);
-  out[2] = _mm512_unpacklo_epi64(b, d);
-  out[3] = _mm512_unpackhi_epi64(b, d);
-}
-
 PINHOLE_INLINE __m512i low_nibbles(__m512i x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 PINHOLE_INLINE __m512i high_nibbles(__m512i x) {
   return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15));
@@ -109,7 +99,7 @@ PINHOLE_INLINE void k_codes(const BlockQ4K& b, __m512i* q) {
 PINHOLE_INLINE void vnni_unpack(const BlockQ4K& b, VnniW& w) {
   __m512i q[4];
   k_codes(b, q);
-  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
+  iv_transpose_4(q[0], q[1], q[2], q[3], w.q);
   vnni_scales_k<FormatId::kQ4_K>(b.scales, quick_f16(b.d), quick_f16(b.dmin), w);
 }
 
@@ -129,7 +119,7 @@ PINHOLE_INLINE void k_codes(const BlockQ5K& b, __m512i* q) {
 PINHOLE_INLINE void vnni_unpack(const BlockQ5K& b, VnniW& w) {
   __m512i q[4];
   k_codes(b, q);
-  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
+  iv_transpose_4(q[0], q[1], q[2], q[3], w.q);
   vnni_scales_k<FormatId::kQ5_K>(b.scales, quick_f16(b.d), quick_f16(b.dmin), w);
 }
 
@@ -150,7 +140,7 @@ PINHOLE_INLINE void k_codes(const BlockQ6K& b, __m512i* q) {
 PINHOLE_INLINE void vnni_unpack(const BlockQ6K& b, VnniW& w) {
   __m512i q[4];
   k_codes(b, q);
-  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
+  iv_transpose_4(q[0], q[1], q[2], q[3], w.q);
   __m128i scales = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.scales));
   w.scale =
       _mm512_mul_ps(lanes_from_bytes<kOrderPlain, false>(scales), _mm512_set1_ps(quick_f16(b.d)));
@@ -168,7 +158,7 @@ PINHOLE_INLINE void k_codes(const BlockQ2K& b, __m512i* q) {
 PINHOLE_INLINE void vnni_unpack(const BlockQ2K& b, VnniW& w) {
   __m512i q[4];
   k_codes(b, q);
-  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
+  iv_transpose_4(q[0], q[1], q[2], q[3], w.q);
   __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.scales));
   __m128i nibble = _mm_set1_epi8(15);
   __m128i scales = _mm_and_si128(packed, nibble);
@@ -197,7 +187,7 @@ PINHOLE_INLINE void k_codes(const BlockQ3K& b, __m512i* q) {
 PINHOLE_INLINE void vnni_unpack(const BlockQ3K& b, VnniW& w) {
   __m512i q[4];
   k_codes(b, q);
-  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
+  iv_transpose_4(q[0], q[1], q[2], q[3], w.q);
   __m128i scales = q3_k_scales(b);
   w.scale = _mm512_mul_ps(lanes_from_bytes<kOrderQuarters, false>(scales),
                           _mm512_set1_ps(quick_f16(b.d)));
@@ -212,8 +202,8 @@ PINHOLE_INLINE __m512i iq4_codes(__m512i nibbles) { // table entries + 128
 
 PINHOLE_INLINE void vnni_unpack(const BlockIQ4XS& b, VnniW& w) {
   __m512i x = _mm512_loadu_si512(b.qs), y = _mm512_loadu_si512(b.qs + 64);
-  transpose_lanes(iq4_codes(low_nibbles(x)), iq4_codes(high_nibbles(x)), iq4_codes(low_nibbles(y)),
-                  iq4_codes(high_nibbles(y)), w.q);
+  iv_transpose_4(iq4_codes(low_nibbles(x)), iq4_codes(high_nibbles(x)), iq4_codes(low_nibbles(y)),
+                 iq4_codes(high_nibbles(y)), w.q);
   uint64_t scales = _pdep_u64(load_u32(b.scales_l), 0x0f0f0f0f0f0f0f0full) |
                     _pdep_u64(b.scales_h, 0x0303030303030303ull) << 4;
   __m128i bytes = _mm_sub_epi8(_mm_cvtsi64_si128(static_cast<int64_t>(scales)), _mm_set1_epi8(32));
@@ -245,7 +235,7 @@ template <class Block> PINHOLE_INLINE void block_codes(const Block* b, __m512i* 
   q[1] = high_nibbles(x);
   q[2] = low_nibbles(y);
   q[3] = high_nibbles(y);
-  if constexpr (sizeof(Block::qs) + 6 <= sizeof(Block)) { // Q5_0, Q5_1: with qh
+  if constexpr (kHasFifthBits<Block>) {
     q[0] = add_fifth_bits(q[0], b, 0);
     q[1] = add_fifth_bits(q[1], b, 16);
     q[2] = add_fifth_bits(q[2], b + 4, 0);
@@ -270,7 +260,7 @@ PINHOLE_INLINE void block_codes(const BlockQ8_0* b, __m512i* q) {
 template <FormatId f, class Block> PINHOLE_INLINE void vnni_unpack_8(const Block* b, VnniW& w) {
   __m512i q[4];
   block_codes(b, q);
-  transpose_lanes(q[0], q[1], q[2], q[3], w.q);
+  iv_transpose_4(q[0], q[1], q[2], q[3], w.q);
   __m256 scales = eight_scales(b);
   w.scale = lanes_from_8<vnni_order<f>()>(scales);
   w.offset = lanes_from_8<vnni_order<f>()>(eight_offsets(b, scales));

@@ -80,6 +80,17 @@ class Case {
     for (int64_t i = 0; i < s_.num_q; ++i)
       see(i, 0, s_.num_kv - s_.num_q + i + 1);
   }
+  // Adds `gain` to the scores of one key (K in f32); element 0 of q and K is given up for it.
+  void raise_key(int64_t key, float gain) {
+    auto* k = static_cast<float*>(k_.get());
+    for (int64_t i = 0; i < s_.num_q; ++i)
+      for (int64_t h = 0; h < s_.num_heads; ++h)
+        q_[static_cast<size_t>(i * q_stride_ + h * s_.head_dim)] = 1.0f;
+    for (int64_t j = 0; j < s_.num_kv * s_.num_kv_heads; ++j) {
+      float value = j / s_.num_kv_heads == key ? gain / scale() : 0.0f;
+      k_values_[static_cast<size_t>(j * s_.head_dim)] = k[j * s_.head_dim] = value;
+    }
+  }
 
   std::vector<float> run(const Table& table, int64_t head_share = 0, int64_t q_share = 0,
                          bool exact = true) {
@@ -236,6 +247,34 @@ TEST_P(Attention, SharesGiveTheSame) {
       expect_close(c.run(table(), head_share, q_share), expected, 1e-6, 2e-6);
     }
   }
+}
+
+// Long key ranges, every head_dim that a model here has, windows, queries that see nothing and
+// shares, without `exact`. Kernels with 16-bit integers are held to more than bf16 could give.
+TEST_P(Attention, InexactRangesAndShares) {
+  for (int64_t head_dim : {64, 72, 80, 128, 36}) {
+    Shape s = {70, 2300, 4, 2, head_dim};
+    Case c(s, KvType::kF32, 12, 2.0f);
+    for (int64_t i = 0; i < s.num_q; ++i) {
+      int64_t begin = i * 31 % 1500;
+      c.see(i, begin, i % 9 == 4 ? begin : begin + 1 + i * 97 % 800);
+    }
+    c.see(3, 0, s.num_kv);
+    const bool words =
+        std::string(table().attention(KvType::kF32, s.num_q, false)->name).find("int16") !=
+        std::string::npos;
+    const double tolerance = words ? 1e-3 : 0.03;
+    expect_close(c.run(table(), 0, 0, false), c.expected(), tolerance, tolerance);
+    expect_close(c.run(table(), 1, 2, false), c.expected(), tolerance, tolerance);
+  }
+}
+
+// One key far above thousands of others, together as heavy as it: none may be rounded away.
+TEST_P(Attention, InexactKeepsSmallProbabilities) {
+  Shape s = {40, 3000, 1, 1, 64};
+  Case c(s, KvType::kF32, 13, 0.05f);
+  c.raise_key(1234, 8.0f);
+  expect_close(c.run(table(), 0, 0, false), c.expected(), 0.01, 0.01);
 }
 
 // Without `exact`, an instruction set may round to bf16: 2^-8 of what is averaged.
