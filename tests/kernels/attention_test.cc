@@ -249,8 +249,9 @@ TEST_P(Attention, SharesGiveTheSame) {
   }
 }
 
-// Long key ranges, every head_dim that a model here has, windows, queries that see nothing and
-// shares, without `exact`. Kernels with 16-bit integers are held to more than bf16 could give.
+// Without `exact`: long key ranges, every head_dim that a model here has, windows, queries that see
+// nothing, shares. 16-bit integers are held to more than bf16 could give: 12 bits of q and k
+// (head_dim 128) move a score by 6e-4 (rms), and by 8e-4 of v what a query of two keys gets.
 TEST_P(Attention, InexactRangesAndShares) {
   for (int64_t head_dim : {64, 72, 80, 128, 36}) {
     Shape s = {70, 2300, 4, 2, head_dim};
@@ -263,7 +264,7 @@ TEST_P(Attention, InexactRangesAndShares) {
     const bool words =
         std::string(table().attention(KvType::kF32, s.num_q, false)->name).find("int16") !=
         std::string::npos;
-    const double tolerance = words ? 1e-3 : 0.03;
+    const double tolerance = words ? 4e-3 : 0.03;
     expect_close(c.run(table(), 0, 0, false), c.expected(), tolerance, tolerance);
     expect_close(c.run(table(), 1, 2, false), c.expected(), tolerance, tolerance);
   }
