@@ -1,7 +1,7 @@
 // Speed of the kernels on one thread, beside what the machine can do with the same instruction set
-// (kernels::Table::peaks, read_memory). Matmul reports GFLOP/s and share (of bf16 tiles, else of
-// f32); with one row of x the weights come from memory, and GB/s and share (of the read bandwidth)
-// count weight bytes. Usage: kernels_bench [--benchmark_filter=amx/Q4_K.*/m512].
+// (kernels::Table::peaks, read_memory). Matmul reports GFLOP/s and share (of the kind of arithmetic
+// of its kernel); with one row of x the weights come from memory, and GB/s and share (of the read
+// bandwidth) count weight bytes. Usage: kernels_bench [--benchmark_filter=amx/Q4_K.*/m512].
 #include "kernels/select.h"
 #include "quant/formats.h"
 
@@ -55,13 +55,15 @@ uint8_t* arena() {
   return memory;
 }
 
-// The fastest arithmetic that a table's kernels use for many rows.
-double measure_gflop_per_s(const Table* table) {
+// The peak of the arithmetic that a kernel's name tells. (16-bit integers are held against bytes.)
+double measure_gflop_per_s(const Table* table, std::string_view kernel) {
+  const bool is_int = kernel.find(".int") != std::string_view::npos;
+  const bool is_bf16 = kernel.find("bf16") != std::string_view::npos;
+  const std::string_view kind = is_bf16 ? "bf16 tiles" : is_int ? "int8" : "f32";
   double best = 0.0;
   for (int64_t i = 0; i < table->num_peaks; ++i) {
     const PeakLoop& peak = table->peaks[i];
-    const std::string_view name = peak.name;
-    if (name != "f32" && name != "bf16 tiles")
+    if (kind != peak.name)
       continue;
     constexpr int64_t kRounds = 20000;
     const double seconds = best_seconds(20, [&] { peak.run(kRounds); });
@@ -71,9 +73,9 @@ double measure_gflop_per_s(const Table* table) {
 }
 
 // Measured anew for each kernel: neighbours and clock make both move.
-double ceiling(const Table* table, bool memory) {
+double ceiling(const Table* table, const char* kernel, bool memory) {
   if (!memory)
-    return measure_gflop_per_s(table);
+    return measure_gflop_per_s(table, kernel);
   const double seconds = best_seconds(6, [&] { table->read_memory(arena(), kArena); });
   return static_cast<double>(kArena) / seconds * 1e-9;
 }
@@ -116,7 +118,7 @@ void bench_matmul(benchmark::State& state, const Table* table, FormatId format, 
   }
   state.SetLabel(kernel->name);
   double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  double top = ceiling(table, m == 1);
+  double top = ceiling(table, kernel->name, m == 1);
   double speed = m == 1 ? static_cast<double>(bytes) / best * 1e-9 : flops / best * 1e-9;
   state.counters[m == 1 ? "GB/s" : "GFLOP/s"] = speed;
   state.counters["ceiling"] = top;
@@ -167,7 +169,7 @@ void bench_attention(benchmark::State& state, const Table* table, KvType type, i
   state.SetLabel(kernel->name);
   double flops = 4.0 * static_cast<double>(tokens) * static_cast<double>(tokens) *
                  static_cast<double>(heads / kv_heads * head_dim) * (causal ? 0.5 : 1.0);
-  double top = ceiling(table, false);
+  double top = ceiling(table, kernel->name, false);
   state.counters["GFLOP/s"] = flops / best * 1e-9;
   state.counters["ceiling"] = top;
   state.counters["share"] = top > 0.0 ? flops / best * 1e-9 / top : 0.0;

@@ -43,6 +43,7 @@ struct Stage {
   int64_t tokens = 0;       // what a rate counts: prompt or generated tokens, patches
   double first_seconds = 0; // with the files' pages not yet mapped
   double seconds = 0;       // median of the later rounds
+  double read_gb_per_s = 0; // what its bytes are held against
   Work work;                // of one run
   std::vector<Line> lines;  // largest first
 };
@@ -98,8 +99,9 @@ class StageClock {
   // Adds one run of the graph to the work of a round.
   void add_work(const WorkShape& shape) { shapes_.push_back(shape); }
 
-  Stage finish(int64_t tokens) {
+  Stage finish(int64_t tokens, double read_gb_per_s) {
     stage_.tokens = tokens;
+    stage_.read_gb_per_s = read_gb_per_s;
     stage_.seconds = median(rounds_);
     for (size_t i = 0; i < graph_.ops().size(); ++i) {
       const Op& op = graph_.ops()[i];
@@ -231,7 +233,7 @@ class PerfCommand {
     const int64_t window = spec.window_size_px / spec.patch_size;
     shape.window_keys = window * window;
     clock.add_work(shape);
-    add(clock.finish(grid_.patches()));
+    add(clock.finish(grid_.patches(), machine_.read.all_threads));
     return {};
   }
 
@@ -260,7 +262,7 @@ class PerfCommand {
       const int64_t count = std::min(chunk, tokens - past);
       clock.add_work(text_shape(count, past + count == tokens ? 1 : 0, past));
     }
-    add(clock.finish(tokens));
+    add(clock.finish(tokens, machine_.read.all_threads));
     return {};
   }
 
@@ -276,6 +278,7 @@ class PerfCommand {
     StageClock clock(fmt::format("decode after {}", depth), loaded_->model.text,
                      session_->backend());
     session_->truncate(0);
+    const double read_before = read_now();
     const int64_t count = options_.decode_tokens;
     const std::vector<PromptToken> words = prompt(depth + count);
     if (depth > 0) {
@@ -293,8 +296,13 @@ class PerfCommand {
     }
     for (int64_t j = 0; j < count; ++j)
       clock.add_work(text_shape(1, 1, depth + j));
-    add(clock.finish(count));
+    // The rate may change while tokens are decoded: the larger one counts.
+    add(clock.finish(count, std::max(read_before, read_now())));
     return {};
+  }
+
+  double read_now() {
+    return measure_read(*kernels_.table, session_->backend().threads()).all_threads;
   }
 
   // --- the report ---
@@ -303,7 +311,9 @@ class PerfCommand {
   const MachineRate& fastest() const {
     const MachineRate* best = &machine_.arithmetic.front();
     for (const MachineRate& rate : machine_.arithmetic) {
-      const bool usable = rate.name == "f32" || rate.name == "bf16 tiles";
+      // Tiles multiply bf16; without them integer formats are multiplied as int8.
+      const bool has_tiles = machine_.ops("bf16 tiles") > 0;
+      const bool usable = rate.name == (has_tiles ? "bf16 tiles" : "int8");
       if (usable && !kernels_.exact && rate.all_threads > best->all_threads)
         best = &rate;
     }
@@ -328,14 +338,15 @@ class PerfCommand {
     stages_.push_back(std::move(stage));
   }
 
-  void print_line(const std::string& name, double seconds, const Work& work) const {
+  void print_line(const std::string& name, double seconds, const Work& work,
+                  double read_gb_per_s) const {
     const double gflops = work.flops * 1e-9;
     const double gb = (work.weight_bytes + work.cache_bytes) * 1e-9;
     fmt::print("  {:<34} {:>9.1f}", name, seconds * 1e3);
     if (gflops > 0 && seconds > 0) {
       fmt::print(" {:>9.1f} {:>9.1f} {:>5.0f}% {:>9.1f} {:>7.1f} {:>5.0f}%", gflops,
                  gflops / seconds, 100 * gflops / seconds / fastest().all_threads, gb * 1e3,
-                 gb / seconds, 100 * gb / seconds / machine_.read.all_threads);
+                 gb / seconds, 100 * gb / seconds / read_gb_per_s);
     }
     fmt::print("\n");
   }
@@ -349,9 +360,9 @@ class PerfCommand {
     }
     fmt::print("\n  {:<34} {:>9} {:>9} {:>9} {:>6} {:>9} {:>7} {:>6}\n", "", "ms", "GFLOP",
                "GFLOP/s", "share", "MB", "GB/s", "share");
-    print_line("all", stage.seconds, stage.work);
+    print_line("all", stage.seconds, stage.work, stage.read_gb_per_s);
     for (const Line& line : stage.lines)
-      print_line(line.name, line.seconds, line.work);
+      print_line(line.name, line.seconds, line.work, stage.read_gb_per_s);
     std::fflush(stdout);
   }
 
@@ -360,15 +371,14 @@ class PerfCommand {
         {"name", rate.name}, {"one_thread", rate.one_thread}, {"all_threads", rate.all_threads}};
   }
 
-  Json work_to_json(double seconds, const Work& work) const {
+  Json work_to_json(double seconds, const Work& work, double read_gb_per_s) const {
     const double rate = seconds > 0 ? 1e-9 / seconds : 0;
     return {{"ms", seconds * 1e3},
             {"flops", work.flops},
             {"weight_bytes", work.weight_bytes},
             {"cache_bytes", work.cache_bytes},
             {"share_of_arithmetic", work.flops * rate / fastest().all_threads},
-            {"share_of_read",
-             (work.weight_bytes + work.cache_bytes) * rate / machine_.read.all_threads}};
+            {"share_of_read", (work.weight_bytes + work.cache_bytes) * rate / read_gb_per_s}};
   }
 
   Json to_json() const {
@@ -379,13 +389,14 @@ class PerfCommand {
     for (const Stage& stage : stages_) {
       Json lines = Json::array();
       for (const Line& line : stage.lines) {
-        Json row = work_to_json(line.seconds, line.work);
+        Json row = work_to_json(line.seconds, line.work, stage.read_gb_per_s);
         row["name"] = line.name;
         lines.push_back(std::move(row));
       }
-      Json row = work_to_json(stage.seconds, stage.work);
+      Json row = work_to_json(stage.seconds, stage.work, stage.read_gb_per_s);
       row["name"] = stage.name;
       row["count"] = stage.tokens;
+      row["read_gb_per_s"] = stage.read_gb_per_s;
       row["first_ms"] = stage.first_seconds * 1e3;
       row["ops"] = std::move(lines);
       stages.push_back(std::move(row));

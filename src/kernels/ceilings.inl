@@ -51,19 +51,25 @@ void peak_int8(int64_t rounds) {
 
 #elif defined(PINHOLE_KERNEL_AVX2)
 
-constexpr int64_t kPeakInt8Ops = int64_t{kPeakSums} * 32 * 2;
+constexpr int64_t kPeakDepth = 8; // products of 4-bit codes that 16 bits add up
+constexpr int64_t kPeakInt8Ops = int64_t{kPeakSums} * kPeakDepth * 32 * 2;
 
-void peak_int8(int64_t rounds) { // as AVX2 has it: bytes to words, words to sums
+void peak_int8(int64_t rounds) { // as AVX2 has it: bytes to words, eight of these to sums
   __m256i sums[kPeakSums], a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(0);
-  __m256i ones = _mm256_set1_epi16(1);
+  const __m256i ones = _mm256_set1_epi16(1);
   for (__m256i& sum : sums)
     sum = _mm256_setzero_si256();
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
     for (__m256i& sum : sums) {
-      keep(a);
       keep(b); // a product with a known zero would be left out
-      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
+      __m256i words = _mm256_maddubs_epi16(a, b);
+#pragma GCC unroll 8
+      for (int64_t step = 1; step < kPeakDepth; ++step) {
+        keep(b);
+        words = iv_add_words(words, _mm256_maddubs_epi16(a, b));
+      }
+      sum = iv_dot_words(sum, words, ones);
     }
   }
   for (__m256i& sum : sums)

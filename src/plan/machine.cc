@@ -27,26 +27,6 @@ double best_seconds(int runs, FunctionRef<void()> work) {
   return best;
 }
 
-MachineRate measure_read(const kernels::Table& table, ThreadPool& threads) {
-  MachineRate rate{"read", 0, 0};
-  void* memory = ::mmap(nullptr, static_cast<size_t>(kReadBytes), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED)
-    return rate;
-  ::madvise(memory, static_cast<size_t>(kReadBytes), MADV_HUGEPAGE);
-  auto* bytes = static_cast<std::byte*>(memory);
-  const int64_t part = kReadBytes / threads.num_threads() / 4096 * 4096;
-  threads.run([&](int idx) { std::memset(bytes + idx * part, 0, static_cast<size_t>(part)); });
-  rate.one_thread = static_cast<double>(part) * 1e-9 /
-                    best_seconds(kReadRuns, [&] { table.read_memory(bytes, part); });
-  rate.all_threads =
-      static_cast<double>(part * threads.num_threads()) * 1e-9 / best_seconds(kReadRuns, [&] {
-        threads.run([&](int idx) { table.read_memory(bytes + idx * part, part); });
-      });
-  ::munmap(memory, static_cast<size_t>(kReadBytes));
-  return rate;
-}
-
 MachineRate measure_peak(const kernels::PeakLoop& loop, ThreadPool& threads) {
   int64_t rounds = 1000;
   double seconds = 0;
@@ -68,6 +48,26 @@ double Machine::ops(std::string_view name) const {
       return rate.all_threads;
   }
   return 0;
+}
+
+MachineRate measure_read(const kernels::Table& table, ThreadPool& threads) {
+  MachineRate rate{"read", 0, 0};
+  void* memory = ::mmap(nullptr, static_cast<size_t>(kReadBytes), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED)
+    return rate;
+  ::madvise(memory, static_cast<size_t>(kReadBytes), MADV_HUGEPAGE);
+  auto* bytes = static_cast<std::byte*>(memory);
+  const int64_t part = kReadBytes / threads.num_threads() / 4096 * 4096;
+  threads.run([&](int idx) { std::memset(bytes + idx * part, 0, static_cast<size_t>(part)); });
+  rate.one_thread = static_cast<double>(part) * 1e-9 /
+                    best_seconds(kReadRuns, [&] { table.read_memory(bytes, part); });
+  rate.all_threads =
+      static_cast<double>(part * threads.num_threads()) * 1e-9 / best_seconds(kReadRuns, [&] {
+        threads.run([&](int idx) { table.read_memory(bytes + idx * part, part); });
+      });
+  ::munmap(memory, static_cast<size_t>(kReadBytes));
+  return rate;
 }
 
 Machine measure_machine(const kernels::Table& table, ThreadPool& threads) {

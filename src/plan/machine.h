@@ -27,6 +27,10 @@ struct Machine {
   double ops(std::string_view name) const;
 };
 
+// Memory read on one thread and on all. It moves with the work of neighbours, by a factor of two
+// where it was watched: measure it beside what is held against it.
+MachineRate measure_read(const kernels::Table& table, ThreadPool& threads);
+
 // Takes about a second and 512 MiB; the best of several short runs, so that a moment of other work
 // does not count.
 Machine measure_machine(const kernels::Table& table, ThreadPool& threads);
