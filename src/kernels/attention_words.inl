@@ -24,6 +24,7 @@ constexpr int kWordRows = 4, kWordVecs = 2; // 8 sums, 2 loads, 1 broadcast, 1 p
 #else
 constexpr int kWordRows = 6, kWordVecs = 4; // 24 sums, 4 loads, 1 broadcast
 #endif
+constexpr int64_t kWordTiles = 4; // that use a block of keys while it is in L1
 constexpr int64_t kKeyVecs = kWordKeys / kLanes;
 
 // Largest code whose products, added up over head_dim, fit 31 bits.
@@ -49,17 +50,11 @@ struct WordScratch {
   float* v_scale; // [pad_dim]
   float* decoded; // [pad_dim]: a row of K or V
   int16_t* codes; // [2, pad_dim]: rows of K or V as words
-  int16_t* q;     // [kWordRows, pad_dim]
-  float* out;     // [kWordRows, pad_dim]: sums over a span, in units of the codes of V
-  int32_t* sums;  // [kWordRows, max(kWordKeys, pad_dim)]
-  int16_t* p;     // [kWordRows, kWordKeys]
+  int16_t* q;     // [kWordTiles * kWordRows, pad_dim]
+  float* out;     // [kWordTiles * kWordRows, pad_dim]: sums over a span, in codes of V
   float* maximum; // [queries], in powers of 2
   float* total;   // [queries]
 };
-
-PINHOLE_INLINE int64_t sums_stride(int64_t head_dim) {
-  return pad_dim(head_dim) > kWordKeys ? pad_dim(head_dim) : kWordKeys;
-}
 
 // Places the arrays from `base` on (null: none); returns the bytes that they take.
 PINHOLE_INLINE int64_t place_words(void* base, int64_t num_q, int64_t head_dim, WordScratch& s) {
@@ -75,10 +70,8 @@ PINHOLE_INLINE int64_t place_words(void* base, int64_t num_q, int64_t head_dim, 
   take(s.v_scale, dim);
   take(s.decoded, dim);
   take(s.codes, 2 * dim);
-  take(s.q, kWordRows * dim);
-  take(s.out, kWordRows * dim);
-  take(s.sums, kWordRows * sums_stride(head_dim));
-  take(s.p, kWordRows * kWordKeys);
+  take(s.q, kWordTiles * kWordRows * dim);
+  take(s.out, kWordTiles * kWordRows * dim);
   take(s.maximum, num_q);
   take(s.total, num_q);
   return at;
@@ -150,50 +143,47 @@ void words_of_span(const AttentionArgs& args, int64_t kv_head, int64_t first, in
   }
 }
 
-// out[r][kVecs vectors] = sum over `steps` pairs of words: a[r] (a_stride words a row) broadcast,
-// times b (b_stride 32-bit elements a step).
-template <int kVecs>
+// Vectors e, e + 1... (kVecs of them) of the sums over `steps` pairs of words: a[r] (a_stride words
+// a row) broadcast, times b (b_stride 32-bit elements a step). finish(r, e, sums) takes a row's.
+template <int kVecs, class Finish>
 __attribute__((noinline, noclone)) void word_dots(const int16_t* a, int64_t a_stride,
                                                   const uint32_t* b, int64_t b_stride,
-                                                  int64_t steps, int32_t* out, int64_t out_stride) {
+                                                  int64_t steps, int64_t e, const Finish& finish) {
   IVec sum[kWordRows][kVecs];
 #pragma GCC unroll 8
   for (int r = 0; r < kWordRows; ++r) {
 #pragma GCC unroll 4
-    for (int e = 0; e < kVecs; ++e)
-      sum[r][e] = iv_zero();
+    for (int i = 0; i < kVecs; ++i)
+      sum[r][i] = iv_zero();
   }
   for (int64_t step = 0; step < steps; ++step, a += 2, b += b_stride) {
     IVec x[kVecs];
 #pragma GCC unroll 4
-    for (int e = 0; e < kVecs; ++e)
-      x[e] = iv_pinned(iv_load(b + e * kLanes));
+    for (int i = 0; i < kVecs; ++i)
+      x[i] = iv_pinned(iv_load(b + (e + i) * kLanes));
 #pragma GCC unroll 8
     for (int r = 0; r < kWordRows; ++r) {
       IVec pair = iv_set_from(a + r * a_stride);
 #pragma GCC unroll 4
-      for (int e = 0; e < kVecs; ++e)
-        sum[r][e] = iv_pinned(iv_dot_words(sum[r][e], x[e], pair));
+      for (int i = 0; i < kVecs; ++i)
+        sum[r][i] = iv_pinned(iv_dot_words(sum[r][i], x[i], pair));
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kWordRows; ++r) {
-#pragma GCC unroll 4
-    for (int e = 0; e < kVecs; ++e)
-      iv_store(out + r * out_stride + e * kLanes, sum[r][e]);
-  }
+  for (int r = 0; r < kWordRows; ++r)
+    finish(r, e, sum[r]);
 }
 
-// As word_dots, for any number of vectors.
+// As word_dots, for `vecs` vectors.
+template <class Finish>
 PINHOLE_INLINE void all_word_dots(int64_t vecs, const int16_t* a, int64_t a_stride,
-                                  const uint32_t* b, int64_t b_stride, int64_t steps, int32_t* out,
-                                  int64_t out_stride) {
+                                  const uint32_t* b, int64_t b_stride, int64_t steps,
+                                  const Finish& finish) {
   int64_t e = 0;
   for (; e + kWordVecs <= vecs; e += kWordVecs)
-    word_dots<kWordVecs>(a, a_stride, b + e * kLanes, b_stride, steps, out + e * kLanes,
-                         out_stride);
+    word_dots<kWordVecs>(a, a_stride, b, b_stride, steps, e, finish);
   for (; e < vecs; ++e)
-    word_dots<1>(a, a_stride, b + e * kLanes, b_stride, steps, out + e * kLanes, out_stride);
+    word_dots<1>(a, a_stride, b, b_stride, steps, e, finish);
 }
 
 // kProbabilityTop * 2^x for x <= 0, to the nearest integer. A polynomial of 2^r on [-0.5, 0.5]
@@ -216,139 +206,210 @@ PINHOLE_INLINE IVec exp2_code(Vec x) {
 // 2^x for x <= 0
 PINHOLE_INLINE Vec exp2_vec(Vec x) { return v_exp(v_mul(x, v_set(0.693147181f))); }
 
-// kWordRows rows of Q of one head, over one span of keys. Lane r of the vectors is row r.
+// kWordRows rows of Q of one head, over one span of keys. Lane r of the vectors is row r; maxima
+// are in powers of 2.
 struct WordTile {
-  alignas(64) float maximum[kLanes]; // of the scores so far, in powers of 2
+  alignas(64) float maximum[kLanes]; // of the scores so far
+  alignas(64) float before[kLanes];  // the same, when the span began
   alignas(64) float top[kLanes];     // maximum of one block
   alignas(64) float keep[kLanes];    // what sums so far, and those of the block, are multiplied by
   alignas(64) float take[kLanes];
   // Sums of the probabilities in this span so far, and of one block: kLanes parts of a row's.
   alignas(64) float total[kWordRows][kLanes];
   alignas(64) float block[kWordRows][kLanes];
-  float q_scale[kWordRows];                 // with the scale of the scores, in powers of 2
+  float q_scale[kWordRows];                 // with the scale of the scores, for powers of 2; >= 0
   int64_t begin[kWordRows], end[kWordRows]; // keys that a row sees
+  int64_t key_begin, key_end;               // that any row sees
+  int64_t all_begin, all_end;               // that all rows see
 };
 static_assert(kWordRows <= kLanes);
 
-// Products of the rows against the block of keys from `first` on to scores, in place; their maxima
-// go to tile.top.
-PINHOLE_INLINE void word_scores(WordTile& tile, int32_t* sums, int64_t stride, const float* k_scale,
-                                int64_t first, bool masked) {
-  Vec largest[kWordRows];
-#pragma GCC unroll 8
-  for (int r = 0; r < kWordRows; ++r) {
-    largest[r] = v_set(kMaskedScore);
-    Vec scale = v_set(tile.q_scale[r]);
-#pragma GCC unroll 8
-    for (int e = 0; e < kKeyVecs; ++e) {
-      int32_t* at = sums + r * stride + e * kLanes;
-      Vec x = v_mul(iv_to_float(iv_load(at)), v_mul(v_load(k_scale + e * kLanes), scale));
-      if (masked) {
-        Vec key = v_load(kKeyNumbers.at + e * kLanes), never = v_set(kMaskedScore);
-        Vec begin = v_set(static_cast<float>(tile.begin[r] - first));
-        Vec end = v_set(static_cast<float>(tile.end[r] - first));
-        x = v_select(v_lt(key, begin), never, v_select(v_lt(key, end), x, never));
-      }
-      iv_store(at, iv_bits(x));
-      largest[r] = v_max(largest[r], x);
+// Products of Q and K to scores [kWordRows, kWordKeys], still without the scales of Q; a row's
+// largest go to [kWordRows, kLanes].
+struct ToScores {
+  const float* k_scale;
+  float* scores;
+  float* largest;
+  template <int kVecs>
+  PINHOLE_INLINE void operator()(int r, int64_t e, const IVec (&sums)[kVecs]) const {
+    Vec most = v_load(largest + r * kLanes);
+#pragma GCC unroll 4
+    for (int i = 0; i < kVecs; ++i) {
+      Vec x = v_mul(iv_to_float(sums[i]), v_load(k_scale + (e + i) * kLanes));
+      v_store(scores + r * kWordKeys + (e + i) * kLanes, x);
+      most = v_max(most, x);
+    }
+    v_store(largest + r * kLanes, most);
+  }
+};
+
+// Probabilities times V, scaled to the running maximum, to out [kWordRows, dim].
+struct ToOutput {
+  const WordTile& tile;
+  float* out;
+  int64_t dim;
+  template <int kVecs>
+  PINHOLE_INLINE void operator()(int r, int64_t e, const IVec (&sums)[kVecs]) const {
+    Vec keep = v_set(tile.keep[r]), take = v_set(tile.take[r]);
+#pragma GCC unroll 4
+    for (int i = 0; i < kVecs; ++i) {
+      float* at = out + r * dim + (e + i) * kLanes;
+      v_store(at, v_fma(iv_to_float(sums[i]), take, v_mul(keep, v_load(at))));
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kWordRows; ++r)
-    tile.top[r] = v_reduce_max(largest[r]);
+};
+
+// Scores of keys that a row does not see become kMaskedScore. The block starts at key `first`.
+void mask_scores(const WordTile& tile, int64_t first, float* scores, float* largest) {
+  Vec never = v_set(kMaskedScore);
+  for (int r = 0; r < kWordRows; ++r) {
+    Vec begin = v_set(static_cast<float>(tile.begin[r] - first));
+    Vec end = v_set(static_cast<float>(tile.end[r] - first));
+    Vec most = never;
+    for (int64_t i = 0; i < kWordKeys; i += kLanes) {
+      Vec x = v_load(scores + r * kWordKeys + i), key = v_load(kKeyNumbers.at + i);
+      x = v_select(v_lt(key, begin), never, v_select(v_lt(key, end), x, never));
+      v_store(scores + r * kWordKeys + i, x);
+      most = v_max(most, x);
+    }
+    v_store(largest + r * kLanes, most);
+  }
 }
 
 // Scores to probabilities, relative to the block's own maximum.
-PINHOLE_INLINE void word_probabilities(WordTile& tile, const int32_t* sums, int64_t stride,
+PINHOLE_INLINE void word_probabilities(WordTile& tile, const float* scores, const float* largest,
                                        bool masked, int16_t* p) {
+#pragma GCC unroll 8
   for (int r = 0; r < kWordRows; ++r) {
-    Vec top = v_set(tile.top[r]);
+    float top = v_reduce_max(v_load(largest + r * kLanes)) * tile.q_scale[r];
+    tile.top[r] = top;
+    Vec shift = v_set(top), scale = v_set(tile.q_scale[r]);
     IVec total = iv_zero();
 #pragma GCC unroll 8
-    for (int e = 0; e < kKeyVecs; ++e) {
-      Vec score = v_from_bits(iv_load(sums + r * stride + e * kLanes));
-      IVec code = exp2_code(v_sub(score, top));
-      if (masked)
-        code = iv_bits(v_select(v_lt(score, v_set(kMaskedBelow)), v_zero(), v_from_bits(code)));
-      total = iv_add(total, code);
-      iv_store_words(p + r * kWordKeys + e * kLanes, code);
+    for (int e = 0; e < kKeyVecs; e += 2) {
+      IVec codes[2];
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        Vec score = v_load(scores + r * kWordKeys + (e + i) * kLanes);
+        codes[i] = exp2_code(v_sub(v_mul(score, scale), shift));
+        if (masked)
+          codes[i] =
+              iv_bits(v_select(v_lt(score, v_set(kMaskedBelow)), v_zero(), v_from_bits(codes[i])));
+        total = iv_add(total, codes[i]);
+      }
+      iv_store_words_2(p + r * kWordKeys + e * kLanes, codes[0], codes[1]);
     }
     v_store(tile.block[r], iv_to_float(total));
   }
 }
 
-// Puts a block's maxima to those so far.
+// Puts a block's maxima and totals to those so far.
 PINHOLE_INLINE void word_advance(WordTile& tile) {
   Vec before = v_load(tile.maximum), top = v_load(tile.top), now = v_max(before, top);
   v_store(tile.keep, exp2_vec(v_sub(before, now)));
   v_store(tile.take, exp2_vec(v_sub(top, now)));
   v_store(tile.maximum, now);
+  for (int r = 0; r < kWordRows; ++r) {
+    Vec total = v_mul(v_set(tile.keep[r]), v_load(tile.total[r]));
+    v_store(tile.total[r], v_fma(v_set(tile.take[r]), v_load(tile.block[r]), total));
+  }
 }
 
-void word_tile(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span_begin,
-               int64_t span_end, const WordScratch& s) {
-  int64_t head_dim = args.head_dim, dim = pad_dim(head_dim), vecs = dim / kLanes;
-  int64_t stride = sums_stride(head_dim);
-  WordTile tile = {};
-  int64_t rows = args.q_end - q0 < kWordRows ? args.q_end - q0 : kWordRows;
-  int64_t key_begin = span_end, key_end = span_begin, all_begin = span_begin, all_end = span_end;
+// Starts a tile of rows [q0, q0 + kWordRows) of Q (those that do not exist repeat the last), whose
+// codes go to `codes`.
+void begin_tile(const AttentionArgs& args, int64_t head, int64_t q0, const WordScratch& s,
+                int16_t* codes, WordTile& tile) {
+  int64_t head_dim = args.head_dim, dim = pad_dim(head_dim);
   float top = score_top(head_dim);
+  tile = {};
+  tile.all_end = tile.key_begin = args.num_kv;
   for (int r = 0; r < kWordRows; ++r) {
-    int64_t row = q0 + (r < rows ? r : rows - 1); // rows that do not exist repeat the last
+    int64_t row = min_of(q0 + r, args.q_end - 1);
     const float* q = args.q + row * args.q_stride + head * head_dim;
     memcpy(s.decoded, q, static_cast<size_t>(head_dim) * 4);
     for (int64_t i = head_dim; i < dim; ++i)
       s.decoded[i] = 0.0f;
-    tile.q_scale[r] = row_to_words(s.decoded, dim, top, s.q + r * dim) * args.scale * 1.44269504f;
-    tile.maximum[r] = s.maximum[row - args.q_begin];
+    tile.q_scale[r] = row_to_words(s.decoded, dim, top, codes + r * dim) * args.scale * 1.44269504f;
+    tile.maximum[r] = tile.before[r] = s.maximum[row - args.q_begin];
     int64_t begin = tile.begin[r] = args.key_begin[row], end = tile.end[r] = args.key_end[row];
     if (begin < end) {
-      key_begin = begin < key_begin ? begin : key_begin;
-      key_end = end > key_end ? end : key_end;
+      tile.key_begin = min_of(tile.key_begin, begin);
+      tile.key_end = max_of(tile.key_end, end);
     }
-    all_begin = begin > all_begin ? begin : all_begin;
-    all_end = end < all_end ? end : all_end;
+    tile.all_begin = max_of(tile.all_begin, begin);
+    tile.all_end = min_of(tile.all_end, end);
   }
-  key_begin = key_begin > span_begin ? key_begin : span_begin;
-  key_end = key_end < span_end ? key_end : span_end;
-  if (key_begin >= key_end)
-    return;
-  memset(s.out, 0, static_cast<size_t>(kWordRows * dim) * 4);
-  Vec start = v_load(tile.maximum);
-  for (int64_t b = (key_begin - span_begin) / kWordKeys; span_begin + b * kWordKeys < key_end;
-       ++b) {
-    int64_t first = span_begin + b * kWordKeys;
-    bool masked = first < all_begin || first + kWordKeys > all_end;
-    all_word_dots(kKeyVecs, s.q, dim, s.k + b * (head_dim / 2) * kWordKeys, kWordKeys, head_dim / 2,
-                  s.sums, stride);
-    word_scores(tile, s.sums, stride, s.k_scale + b * kWordKeys, first, masked);
-    word_advance(tile);
-    word_probabilities(tile, s.sums, stride, masked, s.p);
-    all_word_dots(vecs, s.p, kWordKeys, s.v + b * kWordKeys / 2 * dim, dim, kWordKeys / 2, s.sums,
-                  stride);
-    for (int r = 0; r < kWordRows; ++r) {
-      Vec keep = v_set(tile.keep[r]), take = v_set(tile.take[r]);
-      Vec total = v_mul(keep, v_load(tile.total[r]));
-      v_store(tile.total[r], v_fma(take, v_load(tile.block[r]), total));
-      for (int64_t i = 0; i < dim; i += kLanes) {
-        Vec sum = iv_to_float(iv_load(s.sums + r * stride + i));
-        float* out = s.out + r * dim + i;
-        v_store(out, v_fma(sum, take, v_mul(keep, v_load(out))));
-      }
-    }
-  }
-  v_store(tile.keep, exp2_vec(v_sub(start, v_load(tile.maximum))));
-  for (int r = 0; r < rows; ++r) {
+}
+
+// Adds what a tile has summed up to y, the maxima and the totals.
+void end_tile(const AttentionArgs& args, int64_t head, int64_t q0, const WordScratch& s,
+              const float* out, WordTile& tile) {
+  int64_t head_dim = args.head_dim, dim = pad_dim(head_dim);
+  v_store(tile.keep, exp2_vec(v_sub(v_load(tile.before), v_load(tile.maximum))));
+  for (int64_t r = 0; r < min_of(kWordRows, args.q_end - q0); ++r) {
     float* y = args.out + (q0 + r) * args.out_stride + head * head_dim;
     Vec keep = v_set(tile.keep[r]);
     for_lanes(head_dim, [&](int64_t i, int64_t count) {
-      Vec sum = v_mul(v_load(s.out + r * dim + i), v_load(s.v_scale + i));
+      Vec sum = v_mul(v_load(out + r * dim + i), v_load(s.v_scale + i));
       store_lanes(y + i, v_fma(keep, load_lanes(y + i, count), sum), count);
     });
     s.maximum[q0 + r - args.q_begin] = tile.maximum[r];
     float& total = s.total[q0 + r - args.q_begin];
     total = total * tile.keep[r] + v_reduce_add(v_load(tile.total[r]));
   }
+}
+
+// Queries [q0, q0 + kWordTiles * kWordRows) of one head against keys [span_begin, span_end). A
+// block of keys, which L1 holds, is used for all tiles, step by step: the steps' chains of
+// dependent instructions overlap from tile to tile.
+void add_span(const AttentionArgs& args, int64_t head, int64_t q0, int64_t span_begin,
+              int64_t span_end, const WordScratch& s) {
+  int64_t head_dim = args.head_dim, dim = pad_dim(head_dim), tile_size = kWordRows * dim;
+  int64_t tiles = min_of(kWordTiles, (args.q_end - q0 + kWordRows - 1) / kWordRows);
+  WordTile tile[kWordTiles];
+  alignas(64) float scores[kWordTiles][kWordRows * kWordKeys];
+  alignas(64) float largest[kWordTiles][kWordRows * kLanes];
+  alignas(64) int16_t p[kWordTiles][kWordRows * kWordKeys];
+  int64_t key_begin = span_end, key_end = span_begin;
+  for (int64_t t = 0; t < tiles; ++t) {
+    begin_tile(args, head, q0 + t * kWordRows, s, s.q + t * tile_size, tile[t]);
+    key_begin = min_of(key_begin, max_of(tile[t].key_begin, span_begin));
+    key_end = max_of(key_end, min_of(tile[t].key_end, span_end));
+  }
+  if (key_begin >= key_end)
+    return;
+  memset(s.out, 0, static_cast<size_t>(tiles * tile_size) * 4);
+  for (int64_t b = (key_begin - span_begin) / kWordKeys; span_begin + b * kWordKeys < key_end;
+       ++b) {
+    int64_t first = span_begin + b * kWordKeys;
+    bool seen[kWordTiles];
+    for (int64_t t = 0; t < tiles; ++t) {
+      seen[t] = first < tile[t].key_end && first + kWordKeys > tile[t].key_begin;
+      if (!seen[t])
+        continue;
+      for (int r = 0; r < kWordRows; ++r)
+        v_store(largest[t] + r * kLanes, v_set(kMaskedScore));
+      all_word_dots(kKeyVecs, s.q + t * tile_size, dim, s.k + b * (head_dim / 2) * kWordKeys,
+                    kWordKeys, head_dim / 2,
+                    ToScores{s.k_scale + b * kWordKeys, scores[t], largest[t]});
+    }
+    for (int64_t t = 0; t < tiles; ++t) {
+      if (!seen[t])
+        continue;
+      bool masked = first < tile[t].all_begin || first + kWordKeys > tile[t].all_end;
+      if (masked)
+        mask_scores(tile[t], first, scores[t], largest[t]);
+      word_probabilities(tile[t], scores[t], largest[t], masked, p[t]);
+      word_advance(tile[t]);
+    }
+    for (int64_t t = 0; t < tiles; ++t) {
+      if (seen[t])
+        all_word_dots(dim / kLanes, p[t], kWordKeys, s.v + b * kWordKeys / 2 * dim, dim,
+                      kWordKeys / 2, ToOutput{tile[t], s.out + t * tile_size, dim});
+    }
+  }
+  for (int64_t t = 0; t < tiles; ++t)
+    end_tile(args, head, q0 + t * kWordRows, s, s.out + t * tile_size, tile[t]);
 }
 
 template <KvType kv> void run_word_attention(const AttentionArgs& args) {
@@ -361,8 +422,8 @@ template <KvType kv> void run_word_attention(const AttentionArgs& args) {
   for (int64_t i = args.q_begin; i < args.q_end; ++i) {
     if (args.key_begin[i] >= args.key_end[i])
       continue;
-    key_begin = args.key_begin[i] < key_begin ? args.key_begin[i] : key_begin;
-    key_end = args.key_end[i] > key_end ? args.key_end[i] : key_end;
+    key_begin = min_of(key_begin, args.key_begin[i]);
+    key_end = max_of(key_end, args.key_end[i]);
   }
   for (int64_t head = args.head_begin; head < args.head_end; ++head) {
     for (int64_t i = 0; i < num_q; ++i) {
@@ -372,10 +433,10 @@ template <KvType kv> void run_word_attention(const AttentionArgs& args) {
              static_cast<size_t>(args.head_dim) * 4);
     }
     for (int64_t first = key_begin; first < key_end; first += kWordSpan) {
-      int64_t count = key_end - first < kWordSpan ? key_end - first : kWordSpan;
+      int64_t count = min_of(kWordSpan, key_end - first);
       words_of_span<kv>(args, head / group, first, count, s);
-      for (int64_t q = args.q_begin; q < args.q_end; q += kWordRows)
-        word_tile(args, head, q, first, first + count, s);
+      for (int64_t q = args.q_begin; q < args.q_end; q += kWordTiles * kWordRows)
+        add_span(args, head, q, first, first + count, s);
     }
     for (int64_t i = 0; i < num_q; ++i) {
       float* y = args.out + (args.q_begin + i) * args.out_stride + head * args.head_dim;

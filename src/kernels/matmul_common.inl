@@ -10,8 +10,6 @@ namespace {
 constexpr int64_t round_up_to(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
 }
-constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 constexpr bool is_vnni() { // int8 products go through vpdpbusd on 512 bits
 #if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)

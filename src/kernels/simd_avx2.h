@@ -152,6 +152,11 @@ PINHOLE_INLINE void iv_store_words(void* p, IVec x) {
   __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   _mm_storeu_si128(static_cast<__m128i*>(p), words);
 }
+// As iv_store_words, of two vectors.
+PINHOLE_INLINE void iv_store_words_2(void* p, IVec a, IVec b) {
+  __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+  _mm256_storeu_si256(static_cast<__m256i*>(p), words);
+}
 // 4 x 4 transpose of the 32-bit lanes of each 128-bit part.
 PINHOLE_INLINE void iv_transpose_4(IVec z0, IVec z1, IVec z2, IVec z3, IVec* out) {
   __m256i a = _mm256_unpacklo_epi32(z0, z1), b = _mm256_unpackhi_epi32(z0, z1);

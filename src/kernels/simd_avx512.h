@@ -129,6 +129,13 @@ PINHOLE_INLINE IVec iv_flip_bytes(IVec x) { // signed bytes + 128
 PINHOLE_INLINE void iv_store_words(void* p, IVec x) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(x));
 }
+// As iv_store_words, of two vectors.
+PINHOLE_INLINE void iv_store_words_2(void* p, IVec a, IVec b) {
+  __m512i every_second =
+      _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
+                       24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  _mm512_storeu_si512(p, _mm512_permutex2var_epi16(a, every_second, b));
+}
 // 4 x 4 transpose of the 32-bit lanes of each 128-bit part.
 PINHOLE_INLINE void iv_transpose_4(IVec z0, IVec z1, IVec z2, IVec z3, IVec* out) {
   __m512i a = _mm512_unpacklo_epi32(z0, z1), b = _mm512_unpackhi_epi32(z0, z1);

@@ -8,6 +8,9 @@
 namespace pinhole::kernels {
 namespace {
 
+constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
 #if !defined(PINHOLE_KERNEL_SCALAR)
 PINHOLE_INLINE Vec v_exp(Vec x) {
   x = v_min(v_set(89.0f), v_max(v_set(-104.5f), x)); // beyond these: infinity and 0; NaN stays
