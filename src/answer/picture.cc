@@ -1,5 +1,7 @@
 #include "answer/picture.h"
 
+#include "base/checked.h"
+
 #include <algorithm>
 #include <fmt/format.h>
 #include <span>
@@ -37,21 +39,21 @@ PatchLayout patch_layout(const PictureSpec& spec) {
   return layout;
 }
 
-Result<Picture> open_picture(std::string bytes, std::string name, const PictureSpec& spec,
-                             const PictureOptions& options) {
+Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string name,
+                             const PictureSpec& spec, const PictureOptions& options) {
   Picture picture;
   picture.name = std::move(name);
-  picture.bytes = std::move(bytes);
-  PINHOLE_TRY(const PictureInfo info, probe_picture(as_bytes(picture.bytes), picture.name));
-  picture.width_px = info.width;
-  picture.height_px = info.height;
-  if (static_cast<uint64_t>(info.width) * static_cast<uint64_t>(info.height) >
-      options.limits.max_pixels) {
+  picture.width_px = width_px;
+  picture.height_px = height_px;
+  const auto pixels =
+      checked_mul(static_cast<uint64_t>(width_px), static_cast<uint64_t>(height_px));
+  if (!pixels || *pixels > options.limits.max_pixels) {
     return fail(ErrorCode::kTooLarge,
-                fmt::format("{} x {} pixels, at most {} in all are accepted", info.width,
-                            info.height, options.limits.max_pixels),
+                fmt::format("{} x {} pixels, at most {} in all are accepted", width_px, height_px,
+                            options.limits.max_pixels),
                 picture.name, "scale the picture down");
   }
+  picture.file_bytes = width_px * height_px;
   const int64_t factor = spec.patch_size * spec.merge_size;
   int64_t min_pixels = spec.min_pixels;
   int64_t max_pixels = spec.max_pixels;
@@ -68,19 +70,29 @@ Result<Picture> open_picture(std::string bytes, std::string name, const PictureS
                 fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
                             options.min_tokens, options.max_tokens));
   }
-  auto target = smart_resize({info.height, info.width}, factor, min_pixels, max_pixels);
+  auto target = smart_resize({height_px, width_px}, factor, min_pixels, max_pixels);
   if (!target)
     return fail_in(picture.name, std::move(target.error()));
   if (options.max_tokens > 0) {
     // Scaled up to min_pixels, sides are rounded up, beyond a max_pixels that is close to it.
     if (target->height / factor * (target->width / factor) > options.max_tokens)
-      target = smart_resize({info.height, info.width}, factor, 1, max_pixels);
+      target = smart_resize({height_px, width_px}, factor, 1, max_pixels);
     hold_tokens(*target, factor, options.max_tokens);
   }
   picture.target = *target;
   picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
                   spec.merge_size};
   picture.tokens = picture.grid.tokens();
+  return picture;
+}
+
+Result<Picture> open_picture(std::string bytes, std::string name, const PictureSpec& spec,
+                             const PictureOptions& options) {
+  PINHOLE_TRY(const PictureInfo info, probe_picture(as_bytes(bytes), name));
+  PINHOLE_TRY(Picture picture,
+              plan_picture(info.width, info.height, std::move(name), spec, options));
+  picture.bytes = std::move(bytes);
+  picture.file_bytes = static_cast<int64_t>(picture.bytes.size());
   return picture;
 }
 

@@ -24,6 +24,7 @@ struct PictureOptions {
 struct Picture {
   std::string name;
   std::string bytes; // the file
+  int64_t file_bytes = 0;
   int64_t width_px = 0;
   int64_t height_px = 0;
   Size target; // what it is resized to
@@ -33,10 +34,15 @@ struct Picture {
 
   // Pixels held while it is decoded and resized.
   int64_t io_bytes() const {
-    return static_cast<int64_t>(bytes.size()) + 3 * width_px * height_px +
-           3 * target.width * height_px + 3 * target.width * target.height;
+    return file_bytes + 3 * width_px * height_px + 3 * target.width * height_px +
+           3 * target.width * target.height;
   }
 };
+
+// What a picture of this size costs, before there is one. Its file is taken to have a byte a pixel
+// (a screenshot as PNG has half of that, a photo as JPEG a quarter).
+Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string name,
+                             const PictureSpec& spec, const PictureOptions& options);
 
 // Reads the header and works out what the picture costs.
 Result<Picture> open_picture(std::string bytes, std::string name, const PictureSpec& spec,

@@ -78,6 +78,7 @@ Result<std::string> default_model();
 void add_ask(CLI::App& app, int& exit);
 void add_inspect(CLI::App& app, int& exit);
 void add_perf(CLI::App& app, int& exit);
+void add_plan(CLI::App& app, int& exit);
 void add_tokenize(CLI::App& app, int& exit);
 void add_verify(CLI::App& app, int& exit);
 

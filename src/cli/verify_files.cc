@@ -5,6 +5,8 @@
 #include "base/sha256.h"
 #include "file/npy.h"
 #include "image/image.h"
+#include "plan/memory.h"
+#include "plan/recipe.h"
 #include "quant/formats.h"
 
 #include <algorithm>
@@ -177,6 +179,44 @@ void verify_dequantisation(const fs::path& folder, const KernelChoice& kernels,
     }
     report.passed_if(worst <= 1e-6, name,
                      fmt::format("{} elements, relative error {:.1e}", own.size(), worst));
+  }
+}
+
+void verify_footprints(const fs::path& folder, VerifyReport& report) {
+  const auto expected = read_json_file((folder / "expected.json").string());
+  if (!expected || !expected->is_object()) {
+    report.add(Outcome::kFailed, report.relative(folder),
+               expected ? "expected.json is not an object" : expected.error().text());
+    return;
+  }
+  for (const auto& [name, wanted] : expected->items()) {
+    const fs::path config = folder / (name + ".config.json");
+    const auto files = ModelFiles::open_to_plan(config.string());
+    const auto model = files ? describe_model(*files) : fail_in("", files.error());
+    if (!model) {
+      const bool skip = model.error().code == ErrorCode::kUnsupported;
+      report.add(skip ? Outcome::kSkipped : Outcome::kFailed, report.relative(config),
+                 model.error().message);
+      continue;
+    }
+    const TransformersFootprint found = transformers_footprint(*model);
+    std::string wrong;
+    const auto compare = [&](std::string_view what, const Json& value, int64_t ours) {
+      if (value != ours)
+        wrong += fmt::format("{} {} where the reference has {}; ", what, ours, value.dump());
+    };
+    const Json bytes = wanted.value("footprint_bytes", Json::object());
+    compare("parameters", wanted.value("parameters", Json()), found.parameters);
+    compare("linear weights", wanted.value("linear_weight_parameters", Json()), found.linear);
+    compare("float32", bytes.value("float32", Json()), found.float32_bytes());
+    compare("bfloat16", bytes.value("bfloat16", Json()), found.bfloat16_bytes());
+    compare("nf4", bytes.value("nf4_double_quant_bitsandbytes", Json()), found.nf4_bytes());
+    compare("KV cache", wanted.value("kv_cache_bytes_per_token_f16", Json()),
+            kv_bytes_per_token(model->cache, kernels::KvType::kF16));
+    report.passed_if(wrong.empty(), report.relative(config),
+                     wrong.empty() ? fmt::format("{} bytes in bfloat16, {} in nf4",
+                                                 found.bfloat16_bytes(), found.nf4_bytes())
+                                   : wrong);
   }
 }
 

@@ -49,5 +49,6 @@ void verify_chat_templates(const std::filesystem::path& folder, VerifyReport& re
 void verify_preprocessing(const std::filesystem::path& folder, VerifyReport& report);
 void verify_dequantisation(const std::filesystem::path& folder, const KernelChoice& kernels,
                            VerifyReport& report);
+void verify_footprints(const std::filesystem::path& folder, VerifyReport& report);
 
 } // namespace pinhole::cli

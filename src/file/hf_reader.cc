@@ -254,6 +254,20 @@ Result<ModelFile> HfReader::open(const std::string& folder) {
   return model;
 }
 
+Result<ModelFile> HfReader::open_config(const std::string& path) {
+  ModelFile model;
+  model.container_ = Container::kHuggingFace;
+  model.path_ = path;
+  model.config_only_ = true;
+  if (std::filesystem::is_directory(path)) {
+    PINHOLE_CHECK(read_configs(model));
+    return model;
+  }
+  PINHOLE_TRY(const MappedFile file, open_bounded(path, kMaxConfigBytes));
+  PINHOLE_TRY(model.config_, parse_config(as_text(file), path));
+  return model;
+}
+
 Result<ModelFile> HfReader::open_weights(const std::string& path) {
   ModelFile model;
   model.container_ = Container::kHuggingFace;

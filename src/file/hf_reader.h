@@ -17,6 +17,8 @@ class HfReader {
   static Result<ModelFile> open(const std::string& folder);
   // One .safetensors without its folder's other files.
   static Result<ModelFile> open_weights(const std::string& path);
+  // No weights; `path` is a config.json or the folder of one.
+  static Result<ModelFile> open_config(const std::string& path);
 
  private:
   static Status read_configs(ModelFile& model);

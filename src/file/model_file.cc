@@ -87,6 +87,14 @@ Result<ModelFile> ModelFile::open(const std::string& path) {
   return GgufReader::open(path);
 }
 
+Result<ModelFile> ModelFile::open_config(const std::string& path) {
+  return HfReader::open_config(path);
+}
+
+std::string ModelFile::config_path() const {
+  return to_lower(path_).ends_with(".json") ? path_ : path_ + "/config.json";
+}
+
 Status ModelFile::index_tensors() {
   by_name_.resize(tensors_.size() + others_.size());
   uint32_t* const begin = by_name_.data();

@@ -61,7 +61,15 @@ class ModelFile {
   // with one .gguf (and its projector), or a .safetensors alone (then config() is null).
   static Result<ModelFile> open(const std::string& path);
 
+  // A configuration without weights, to plan a model from before it is fetched: a config.json (by
+  // any name), or a folder that holds one. tensors() is empty; a family declares what it would
+  // read.
+  static Result<ModelFile> open_config(const std::string& path);
+
   Container container() const { return container_; }
+  bool config_only() const { return config_only_; }
+  // What errors about config() name.
+  std::string config_path() const;
   const std::string& path() const { return path_; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
   const Tensor* find(std::string_view name) const; // null when absent
@@ -87,6 +95,7 @@ class ModelFile {
   friend class HfReader;
 
   Container container_ = Container::kGguf;
+  bool config_only_ = false;
   std::string path_;
   std::vector<MappedFile> parts_;
   // Sorts by_name_; a name that occurs twice is an error.

@@ -123,7 +123,7 @@ Result<int64_t> gguf_integer_or(const ModelFile& file, const std::string& key, i
 }
 
 Result<TextConfig> text_config_from_hf(const ModelFile& file) {
-  const std::string where = file.path() + "/config.json";
+  const std::string where = file.config_path();
   const Json& whole = file.config();
   const Json* nested = json_find(whole, "text_config");
   const Json& text = nested != nullptr ? *nested : whole;

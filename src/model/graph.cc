@@ -98,6 +98,11 @@ ValueId Graph::add_value(Value value) {
   return static_cast<ValueId>(values_.size() - 1);
 }
 
+const Tensor* Graph::declare_tensor(Tensor tensor) {
+  std::string name = tensor.name;
+  return &declared_->emplace(std::move(name), std::move(tensor)).first->second;
+}
+
 WeightId Graph::add_weight(const Weight& weight) {
   weights_.push_back(weight);
   return static_cast<WeightId>(weights_.size() - 1);
@@ -106,6 +111,14 @@ WeightId Graph::add_weight(const Weight& weight) {
 ValueId Graph::new_value(RowCount rows, int64_t cols) {
   buffers_.push_back(Buffer{rows, cols, ElementType::kF32, false, false});
   return add_value({static_cast<BufferId>(buffers_.size() - 1), rows, cols, cols, 0});
+}
+
+void Graph::set_format(WeightId id, FormatId format) {
+  Weight& weight = weights_[static_cast<size_t>(id)];
+  weight.format = format;
+  weight.row_stride_bytes = row_bytes(format, weight.cols);
+  weight.expert_stride_bytes = weight.row_stride_bytes * weight.rows;
+  weight.transposed = false;
 }
 
 ValueId Graph::input(InputKind kind, int64_t cols, ElementType type, RowCount rows,

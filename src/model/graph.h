@@ -11,6 +11,8 @@
 #include "file/model_file.h"
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -177,7 +179,13 @@ struct Op {
 class Graph {
  public:
   // --- description ---
+  // A tensor that no file holds (yet), for weights to point at; the same one when the name is
+  // known.
+  const Tensor* declare_tensor(Tensor tensor);
   WeightId add_weight(const Weight& weight);
+  // Plans with the weight in another format, whose blocks divide its rows; its bytes stay what they
+  // are.
+  void set_format(WeightId id, FormatId format);
   ValueId input(InputKind kind, int64_t cols, ElementType type, RowCount rows = {},
                 int64_t parameter = 0);
 
@@ -237,6 +245,7 @@ class Graph {
   const std::vector<Output>& outputs() const { return outputs_; }
   const Value& value(ValueId id) const { return values_[static_cast<size_t>(id)]; }
   const Weight& weight(WeightId id) const { return weights_[static_cast<size_t>(id)]; }
+  const std::map<std::string, Tensor>& declared_tensors() const { return *declared_; }
 
  private:
   Op& push(OpKind kind);
@@ -248,6 +257,9 @@ class Graph {
   std::vector<Op> ops_;
   std::vector<Input> inputs_;
   std::vector<Output> outputs_;
+  // Shared by copies of the graph, whose weights point into it.
+  std::shared_ptr<std::map<std::string, Tensor>> declared_ =
+      std::make_shared<std::map<std::string, Tensor>>();
   int32_t block_ = -1;
 };
 

@@ -32,6 +32,19 @@ Result<ModelFiles> ModelFiles::open(const std::string& path, const std::string& 
   return files;
 }
 
+Result<ModelFiles> ModelFiles::open_to_plan(const std::string& path, const std::string& mmproj) {
+  if (!path.ends_with(".json")) {
+    auto files = open(path, mmproj);
+    std::error_code none;
+    if (files || files.error().code != ErrorCode::kNotFound ||
+        !std::filesystem::is_regular_file(path + "/config.json", none))
+      return files;
+  }
+  ModelFiles config;
+  PINHOLE_TRY(config.text, ModelFile::open_config(path));
+  return config;
+}
+
 namespace {
 
 // general.name, or what the file or folder is called.
@@ -58,6 +71,10 @@ void account_tensors(const ModelFiles& files, Model& model) {
         model.unused_tensors.push_back(tensor.name);
     }
   };
+  for (const Graph* graph : {&model.text, &model.vision}) {
+    for (const auto& [name, tensor] : graph->declared_tensors())
+      model.weight_bytes += tensor.bytes;
+  }
   visit(files.text);
   if (files.projector)
     visit(*files.projector);
@@ -72,7 +89,7 @@ Result<Model> describe_model(const ModelFiles& files) {
   if (is_gguf) {
     PINHOLE_TRY(type, file.gguf().string("general.architecture"));
   } else {
-    PINHOLE_TRY(type, json_string(file.config(), "model_type", file.path() + "/config.json"));
+    PINHOLE_TRY(type, json_string(file.config(), "model_type", file.config_path()));
   }
   std::vector<std::string_view> known;
   for (const Family& family : families()) {

@@ -68,6 +68,8 @@ struct ModelFiles {
 
   // `mmproj` empty: find it beside the model. A folder holds everything itself.
   static Result<ModelFiles> open(const std::string& path, const std::string& mmproj = {});
+  // The same where a configuration is enough (see ModelFile::open_config), to plan only.
+  static Result<ModelFiles> open_to_plan(const std::string& path, const std::string& mmproj = {});
 };
 
 // Recognises the family (config.json's model_type, GGUF's general.architecture) and describes it.

@@ -16,11 +16,34 @@ std::string with_layer(std::string_view pattern, int layer) {
   return fmt::format("{}{}{}", pattern.substr(0, at), layer, pattern.substr(at + 2));
 }
 
+// "dtype", before transformers 5 "torch_dtype", of the configuration or its text part.
+FormatId dtype_of(const Json& config) {
+  const Json* text = json_find(config, "text_config");
+  for (const Json* object : {&config, text}) {
+    for (const char* key : {"dtype", "torch_dtype"}) {
+      const Json* dtype = object == nullptr ? nullptr : json_find(*object, key);
+      if (dtype != nullptr && *dtype == "float32")
+        return FormatId::kF32;
+      if (dtype != nullptr && *dtype == "float16")
+        return FormatId::kF16;
+    }
+  }
+  return FormatId::kBF16;
+}
+
+// Bytes `offset` into a tensor's data; null where there is none.
+const std::byte* data_at(const Tensor& tensor, int64_t offset) {
+  return tensor.data == nullptr ? nullptr : tensor.data + offset;
+}
+
 } // namespace
 
 WeightTable::WeightTable(const ModelFile& file, Graph& graph, std::span<const TensorName> names,
                          std::initializer_list<std::string_view> prefixes)
-    : file_(file), graph_(graph), names_(names), prefixes_(prefixes.begin(), prefixes.end()) {}
+    : file_(file), graph_(graph), names_(names), prefixes_(prefixes.begin(), prefixes.end()) {
+  if (file.config_only())
+    declared_format_ = dtype_of(file.config());
+}
 
 const TensorName* WeightTable::row(std::string_view name) const {
   for (const TensorName& row : names_) {
@@ -53,10 +76,17 @@ const Tensor* WeightTable::lookup(std::string_view name, int layer, std::string_
   return nullptr;
 }
 
-const Tensor* WeightTable::require(std::string_view name, int layer, std::string_view suffix) {
+const Tensor* WeightTable::require(std::string_view name, int layer, std::string_view suffix,
+                                   std::vector<int64_t> declared_shape) {
   if (row(name) == nullptr) {
     complain(fmt::format("the family's tensor table has no row '{}'", name));
     return nullptr;
+  }
+  if (file_.config_only()) {
+    Tensor tensor{spelled(name, layer, suffix), declared_format_, std::move(declared_shape)};
+    tensor.bytes =
+        static_cast<uint64_t>(row_bytes(declared_format_, tensor.cols()) * tensor.rows());
+    return graph_.declare_tensor(std::move(tensor));
   }
   const Tensor* tensor = lookup(name, layer, suffix);
   if (tensor == nullptr) {
@@ -67,6 +97,9 @@ const Tensor* WeightTable::require(std::string_view name, int layer, std::string
 }
 
 bool WeightTable::has(std::string_view name, int layer, std::string_view suffix) const {
+  // A checkpoint has what a module of the hub's model holds: parameters of its own, or a weight.
+  if (file_.config_only())
+    return row(name) != nullptr && (suffix.empty() || suffix == ".weight");
   return lookup(name, layer, suffix) != nullptr;
 }
 
@@ -90,7 +123,7 @@ WeightId WeightTable::matrix(std::string_view name, int64_t rows, int64_t cols, 
 WeightId WeightTable::matrix_rows(std::string_view name, int64_t all_rows, int64_t cols,
                                   int64_t row_begin, int64_t rows, int layer,
                                   std::string_view suffix) {
-  const Tensor* tensor = require(name, layer, suffix);
+  const Tensor* tensor = require(name, layer, suffix, {all_rows, cols});
   if (tensor == nullptr)
     return kNoWeight;
   if (tensor->shape.size() < 2 || tensor->shape[0] != all_rows ||
@@ -106,13 +139,13 @@ WeightId WeightTable::matrix_rows(std::string_view name, int64_t all_rows, int64
   weight.rows = rows;
   weight.cols = cols;
   weight.row_stride_bytes = row_bytes(tensor->format, cols);
-  weight.data = tensor->data + row_begin * weight.row_stride_bytes;
+  weight.data = data_at(*tensor, row_begin * weight.row_stride_bytes);
   weight.role = row(name)->role;
   return graph_.add_weight(weight);
 }
 
 WeightId WeightTable::vector(std::string_view name, int64_t n, int layer, std::string_view suffix) {
-  const Tensor* tensor = require(name, layer, suffix);
+  const Tensor* tensor = require(name, layer, suffix, {n});
   if (tensor == nullptr)
     return kNoWeight;
   if (tensor->elements() != n || tensor->cols() != n) {
@@ -140,7 +173,7 @@ WeightId WeightTable::bias_rows(std::string_view name, int64_t all, int64_t begi
                          part.tensor->name, format_info(part.format).name));
     return kNoWeight;
   }
-  part.data += row_bytes(part.format, begin);
+  part.data = data_at(*part.tensor, row_bytes(part.format, begin));
   part.cols = n;
   part.row_stride_bytes = row_bytes(part.format, n);
   return graph_.add_weight(part);
@@ -149,7 +182,7 @@ WeightId WeightTable::bias_rows(std::string_view name, int64_t all, int64_t begi
 WeightId WeightTable::experts(std::string_view name, int64_t num_experts, int64_t all_rows,
                               int64_t cols, int64_t row_begin, int64_t rows, int layer,
                               std::string_view suffix) {
-  const Tensor* tensor = require(name, layer, suffix);
+  const Tensor* tensor = require(name, layer, suffix, {num_experts, cols, all_rows});
   if (tensor == nullptr)
     return kNoWeight;
   const std::vector<int64_t> straight = {num_experts, all_rows, cols};
@@ -164,11 +197,11 @@ WeightId WeightTable::experts(std::string_view name, int64_t num_experts, int64_
   weight.role = row(name)->role;
   if (tensor->shape == straight) {
     weight.row_stride_bytes = row_bytes(tensor->format, cols);
-    weight.data = tensor->data + row_begin * weight.row_stride_bytes;
+    weight.data = data_at(*tensor, row_begin * weight.row_stride_bytes);
   } else if (tensor->shape == transposed && format_info(tensor->format).block_elements == 1) {
     weight.transposed = true;
     weight.row_stride_bytes = row_bytes(tensor->format, all_rows);
-    weight.data = tensor->data + row_bytes(tensor->format, row_begin);
+    weight.data = data_at(*tensor, row_bytes(tensor->format, row_begin));
   } else {
     return wrong_shape(*tensor, fmt::format("[{}, {}, {}] or [{}, {}, {}]", num_experts, all_rows,
                                             cols, num_experts, cols, all_rows));

@@ -19,6 +19,10 @@ struct TensorName {
   Role role;
 };
 
+// A file that is a configuration alone has no tensors: what is asked for is declared, with the
+// shape that the family expects and the configuration's dtype, as a published checkpoint would hold
+// it.
+//
 // Errors are collected, so that a description reads as a list of calls; status() tells at the end.
 class WeightTable {
  public:
@@ -50,13 +54,15 @@ class WeightTable {
  private:
   const TensorName* row(std::string_view name) const;
   const Tensor* lookup(std::string_view name, int layer, std::string_view suffix) const;
-  const Tensor* require(std::string_view name, int layer, std::string_view suffix);
+  const Tensor* require(std::string_view name, int layer, std::string_view suffix,
+                        std::vector<int64_t> declared_shape);
   std::string spelled(std::string_view name, int layer, std::string_view suffix) const;
   void complain(std::string message);
   WeightId wrong_shape(const Tensor& tensor, std::string_view expected);
 
   const ModelFile& file_;
   Graph& graph_;
+  FormatId declared_format_ = FormatId::kBF16;
   std::span<const TensorName> names_;
   std::vector<std::string> prefixes_;
   std::vector<std::string> errors_;

@@ -57,7 +57,7 @@ Result<int64_t> square_side(int64_t positions, const std::string& where) {
 }
 
 Result<VisionConfig> vision_config_from_hf(const ModelFile& file) {
-  const std::string where = file.path() + "/config.json, vision_config";
+  const std::string where = file.config_path() + ", vision_config";
   const Json* vision = json_find(file.config(), "vision_config");
   if (vision == nullptr)
     return fail(ErrorCode::kNotFound, "vision_config is missing", where);

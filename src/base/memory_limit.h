@@ -1,0 +1,28 @@
+// What this process may use of the machine's memory, now.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace pinhole {
+
+struct MemoryLimit {
+  int64_t total_bytes = 0;              // MemTotal
+  int64_t available_bytes = 0;          // MemAvailable
+  std::optional<int64_t> cgroup_bytes;  // the least limit of this process' cgroups, v1 or v2
+  std::optional<int64_t> cgroup_in_use; // of the group that has it
+  // The least of MemAvailable and what is left under the cgroup's limit.
+  int64_t usable_bytes() const;
+};
+
+MemoryLimit memory_limit();
+
+// The same from another root ("" is the real one): root/proc/meminfo, root/proc/self/cgroup,
+// root/sys/fs/cgroup/...
+MemoryLimit memory_limit_at(const std::string& root);
+
+// "16G", "512M", "1.5GiB", "800000000": binary units. Nothing for anything else, or zero.
+std::optional<int64_t> parse_bytes(const std::string& text);
+
+} // namespace pinhole

@@ -1,0 +1,180 @@
+// pinhole plan: will it fit, how fast will it be, what is the largest that fits; before anything is
+// loaded.
+#include "base/units.h"
+#include "cli/common.h"
+#include "cli/plan_report.h"
+
+#include <charconv>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+namespace pinhole::cli {
+
+namespace {
+
+struct PlanOptions {
+  std::vector<std::string> models, images = {"1024x768"};
+  PlanRequest request;
+  ComputeOptions compute;
+  std::string ram;
+  bool layers = false, explain = false, json = false, measure = false;
+};
+
+Result<Size> parse_size(const std::string& text) {
+  Size size;
+  const char* end = text.data() + text.size();
+  const auto width = std::from_chars(text.data(), end, size.width);
+  if (width.ec == std::errc{} && width.ptr != end && *width.ptr == 'x') {
+    const auto height = std::from_chars(width.ptr + 1, end, size.height);
+    if (height.ec == std::errc{} && height.ptr == end && size.width > 0 && size.height > 0)
+      return size;
+  }
+  return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no picture size", text), "--image",
+              "give it as WIDTHxHEIGHT, such as 1024x768, or none");
+}
+
+Result<PlanLimit> limit_of(const std::string& ram) {
+  if (!ram.empty()) {
+    const auto bytes = parse_bytes(ram);
+    if (!bytes)
+      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no amount of memory", ram), "--ram",
+                  "give it as 16G or 800M");
+    return PlanLimit{*bytes, "--ram"};
+  }
+  const MemoryLimit limit = memory_limit();
+  const bool cgroup = limit.usable_bytes() < limit.available_bytes;
+  return PlanLimit{limit.usable_bytes(), cgroup ? "left in the cgroup" : "available now"};
+}
+
+class PlanCommand {
+ public:
+  explicit PlanCommand(PlanOptions options) : options_(std::move(options)) {}
+
+  int run() {
+    if (options_.models.empty()) {
+      auto path = default_model();
+      if (!path)
+        return report(path.error());
+      options_.models.push_back(*path);
+    }
+    auto kernels = options_.compute.resolve();
+    if (!kernels)
+      return report(kernels.error());
+    auto limit = limit_of(options_.ram);
+    if (!limit)
+      return report(limit.error());
+    for (const std::string& image : options_.images) {
+      if (image == "none")
+        continue;
+      auto size = parse_size(image);
+      if (!size)
+        return report(size.error());
+      options_.request.images.push_back(*size);
+    }
+    for (const std::string& model : options_.models) {
+      options_.request.path = model;
+      auto made = make_report(options_.request, *kernels, *limit);
+      if (!made)
+        return report(made.error());
+      reports_.push_back(std::move(*made));
+    }
+    measure(*kernels);
+    for (PlanReport& one : reports_)
+      add_speed(*kernels, rates_, one);
+    print();
+    const bool all_fit = std::all_of(reports_.begin(), reports_.end(), [](const PlanReport& one) {
+      return one.verdict() == Verdict::kFits;
+    });
+    return all_fit ? kExitOk : kExitTooLarge;
+  }
+
+ private:
+  // The rates that are not kept yet. Predictions go on when they cannot be kept.
+  void measure(const KernelChoice& kernels) {
+    rates_ = load_rates(kernels);
+    if (options_.measure)
+      rates_ = KernelRates{rates_.cpu, rates_.isa, rates_.num_threads, rates_.exact};
+    ThreadPool threads(kernels.num_threads);
+    bool measured = false;
+    {
+      ProgressLine progress(!options_.json);
+      progress.update("measuring this machine, once", 0, 1, "");
+      for (const PlanReport& one : reports_) {
+        for (const Graph* graph : {&one.model.text, &one.model.vision})
+          measured = measure_rates(*graph, kernels, threads, rates_) || measured;
+      }
+    }
+    if (!measured)
+      return;
+    const auto saved = save_rates(rates_);
+    if (!saved)
+      fmt::print(stderr, "pinhole: the measured rates are not kept: {}\n", saved.error().text());
+  }
+
+  void print() const {
+    if (options_.json) {
+      Json out = Json::array();
+      for (const PlanReport& one : reports_)
+        out.push_back(report_to_json(one, rates_, options_.layers));
+      fmt::print("{}\n", (reports_.size() == 1 ? out[0] : out)
+                             .dump(2, ' ', false, Json::error_handler_t::replace));
+      return;
+    }
+    if (reports_.size() > 1)
+      return print_comparison(reports_);
+    print_report(reports_[0], rates_);
+    if (options_.layers)
+      print_layers(reports_[0]);
+    if (options_.explain)
+      print_explanation(reports_[0]);
+  }
+
+  PlanOptions options_;
+  KernelRates rates_;
+  std::vector<PlanReport> reports_;
+};
+
+} // namespace
+
+void add_plan(CLI::App& app, int& exit) {
+  auto options = std::make_shared<PlanOptions>();
+  CLI::App* plan = app.add_subcommand("plan", "Will it fit, and how fast will it be");
+  plan->footer("Examples:\n"
+               "  pinhole plan Qwen3-VL-2B-Q4_K_M.gguf --image 1280x832 --ctx 8192\n"
+               "  pinhole plan config.json --weights q4_k_m --ram 16G\n"
+               "  pinhole plan 2b.gguf 4b.gguf 8b.gguf --ram 8G      (a line each)\n"
+               "  pinhole plan 8b.gguf --layers --explain\n"
+               "Exit code 0: everything fits; 3: something does not.");
+  PlanOptions& o = *options;
+  plan->add_option("models", o.models,
+                   "A .gguf, a Hugging Face folder, or its config.json alone (default: bundled)");
+  plan->add_option("--mmproj", o.request.mmproj,
+                   "Picture projector of a .gguf (default: found beside it)");
+  plan->add_option("--ctx", o.request.context_tokens, "Tokens in the context")
+      ->check(CLI::Range(1, 1 << 26))
+      ->capture_default_str();
+  plan->add_option("--image", o.images, "Pictures of the question, WIDTHxHEIGHT each, or none")
+      ->capture_default_str();
+  plan->add_option("--prompt", o.request.text_tokens, "Tokens of text beside the pictures")
+      ->check(CLI::Range(1, 1 << 26))
+      ->capture_default_str();
+  plan->add_option("--chunk", o.request.chunk_tokens, "Prompt tokens processed at a time")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  plan->add_option("--max-image-tokens", o.request.picture.max_tokens,
+                   "Scale each picture down to cost at most this many tokens")
+      ->check(CLI::Range(1, 1 << 20));
+  plan->add_option("--weights", o.request.weights,
+                   fmt::format("Plan as if the weights were quantised so: {}",
+                               fmt::join(recipe_names(), ", ")));
+  plan->add_option("--ram", o.ram, "Memory to fit in, such as 16G (default: what is available)");
+  plan->add_flag("--layers", o.layers, "Bytes and times of each layer");
+  plan->add_flag("--explain", o.explain, "Say in words where the bytes come from");
+  plan->add_flag("--measure", o.measure, "Measure this machine again");
+  plan->add_flag("--json", o.json, "Machine-readable output");
+  o.compute.add_to(*plan);
+  plan->callback([options, &exit] { exit = PlanCommand(*options).run(); });
+}
+
+} // namespace pinhole::cli

@@ -1,0 +1,195 @@
+// The words and tables of `pinhole plan`.
+#include "base/units.h"
+#include "cli/common.h"
+#include "cli/plan_report.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <unistd.h>
+
+namespace pinhole::cli {
+
+namespace {
+
+std::string bytes(int64_t count) { return format_bytes(static_cast<uint64_t>(count)); }
+std::string seconds(double value) { return format_millis(value * 1000); }
+std::string gigabytes(int64_t count) {
+  return fmt::format("{:.2f} GB ({})", static_cast<double>(count) * 1e-9, bytes(count));
+}
+
+void line(std::string_view name, int64_t count, std::string_view note = {}) {
+  fmt::print("  {:<26} {:>12}  {}\n", name, bytes(count), note);
+}
+
+// The element types of a role's weights: "Q4_K Q6_K".
+std::string types_of(const Model& model, Role role) {
+  std::vector<std::string_view> names;
+  for (const Graph* graph : {&model.text, &model.vision}) {
+    for (const Weight& weight : graph->weights()) {
+      const std::string_view name = format_info(weight.format).name;
+      if (weight.role == role && weight.rows > 1 &&
+          std::find(names.begin(), names.end(), name) == names.end())
+        names.push_back(name);
+    }
+  }
+  std::string out;
+  for (const std::string_view name : names)
+    out += (out.empty() ? "" : " ") + std::string(name);
+  return out;
+}
+
+void print_memory(const PlanReport& report) {
+  const MemoryPlan& m = report.memory;
+  fmt::print("{}\n", bold("weights: mapped from the file, the kernel can drop them", STDOUT_FILENO));
+  for (const RoleBytes& role : report.roles)
+    line(role_name(role.role), role.bytes, types_of(report.model, role.role));
+  fmt::print("{}\n", bold("anonymous: reserved before the first token", STDOUT_FILENO));
+  std::string arena = fmt::format("prefill {}, decode {}", bytes(report.prefill_arena_bytes),
+                                  bytes(report.decode_arena_bytes));
+  if (m.vision.arena_bytes > 0)
+    arena = fmt::format("encode {}, {}", bytes(m.vision.arena_bytes), arena);
+  line("compute arena", m.arena_bytes, arena + ": the largest counts");
+  line("KV cache", m.kv_cache_bytes,
+       fmt::format("{} tokens of {} bytes",
+                   format_count(static_cast<uint64_t>(m.shape.context_tokens)),
+                   format_count(static_cast<uint64_t>(
+                       m.kv_cache_bytes / std::max<int64_t>(m.shape.context_tokens, 1)))));
+  if (!report.pictures.empty()) {
+    line("picture embeddings", m.features_bytes);
+    line("picture decoding", m.picture_io_bytes);
+  }
+  line("program and vocabulary", m.fixed_bytes);
+  fmt::print("{}\n", bold("in all", STDOUT_FILENO));
+  line("weights", m.mapped_bytes);
+  line("anonymous", m.anonymous_bytes());
+  line("needed", report.needed_bytes());
+  line(report.limit.source, report.limit.bytes);
+}
+
+void print_verdict(const PlanReport& report) {
+  switch (report.verdict()) {
+  case Verdict::kFits:
+    fmt::print("{}: {} are left\n", bold("fits", STDOUT_FILENO),
+               bytes(report.limit.bytes - report.needed_bytes()));
+    break;
+  case Verdict::kSpills:
+    fmt::print("{}: it runs, but {} of its weights are read from the disk again for every token\n",
+               bold("spills", STDOUT_FILENO), bytes(report.needed_bytes() - report.limit.bytes));
+    break;
+  case Verdict::kNone:
+    fmt::print("{}: {} must stay in memory, {} are too many\n",
+               bold("does not fit", STDOUT_FILENO), bytes(report.memory.anonymous_bytes()),
+               bytes(report.memory.anonymous_bytes() - report.limit.bytes));
+    break;
+  }
+  if (report.longest_context_tokens > 0)
+    fmt::print("  longest context: {} tokens{}\n",
+               format_count(static_cast<uint64_t>(report.longest_context_tokens)),
+               report.longest_context_tokens == report.model.context_length
+                   ? ", all that the model was made for"
+                   : "");
+  else
+    fmt::print("  no context fits beside the weights: take a smaller quantisation (--weights)\n");
+  if (report.largest_picture_tokens > 0)
+    fmt::print("  largest picture (4:3): {}x{}, {} tokens\n", report.largest_picture.width,
+               report.largest_picture.height,
+               format_count(static_cast<uint64_t>(report.largest_picture_tokens)));
+}
+
+void print_speed(const PlanReport& report, const KernelRates& rates) {
+  const SpeedPlan& speed = report.speed;
+  fmt::print("{} {} threads, {}, memory read at {:.0f} GB/s\n",
+             bold("time on this machine", STDOUT_FILENO), rates.num_threads, rates.isa,
+             rates.read_gb_per_s);
+  for (const Picture& picture : report.pictures) {
+    fmt::print("  picture {:<18} read at {}x{}, {} tokens\n", picture.name, picture.target.width,
+               picture.target.height, picture.tokens);
+  }
+  if (!report.pictures.empty())
+    fmt::print("  {:<26} {:>12}\n", "encode the pictures", seconds(speed.encode_seconds));
+  fmt::print("  {:<26} {:>12}  {} tokens\n", "read the prompt", seconds(speed.prefill_seconds),
+             report.question.prompt_tokens);
+  fmt::print("  {:<26} {:>12}\n", "first token", seconds(speed.first_token_seconds()));
+  fmt::print("  {:<26} {:>10.1f}/s  {:.1f}/s in a full context\n", "tokens",
+             1 / speed.decode_seconds, 1 / speed.decode_full_seconds);
+}
+
+} // namespace
+
+void print_report(const PlanReport& report, const KernelRates& rates) {
+  const Model& model = report.model;
+  fmt::print("{}  {}, {:.2f} billion parameters, {} layers{}\n",
+             bold(model.name, STDOUT_FILENO), model.family,
+             static_cast<double>(report.transformers.parameters) * 1e-9, model.cache.layers,
+             report.config_only ? "; from its configuration alone" : "");
+  print_memory(report);
+  print_verdict(report);
+  print_speed(report, rates);
+}
+
+void print_layers(const PlanReport& report) {
+  fmt::print("{}\n  {:<8} {:>12} {:>14} {:>14}\n", bold("layers of the text part", STDOUT_FILENO),
+             "layer", "weights", "prompt", "a token");
+  for (const BlockCost& block : report.speed.blocks) {
+    fmt::print("  {:<8} {:>12} {:>11.2f} ms {:>11.3f} ms\n",
+               block.block < 0 ? "outside" : fmt::format("{}", block.block),
+               bytes(static_cast<int64_t>(block.weight_bytes)), 1000 * block.prefill_seconds,
+               1000 * block.decode_seconds);
+  }
+}
+
+void print_explanation(const PlanReport& report) {
+  const Model& model = report.model;
+  const CacheSpec& cache = model.cache;
+  const TransformersFootprint& t = report.transformers;
+  const int64_t per_token = kv_bytes_per_token(cache, kernels::KvType::kF16);
+  const int64_t naive = 2 * cache.layers * model.hidden_size * 2;
+  fmt::print("{}\n", bold("why", STDOUT_FILENO));
+  fmt::print("KV cache. Each layer keeps a key and a value of every token in the context, so that a "
+             "new token\nneed not read the old ones again. Here a token takes 2 x {} layers x {} kv "
+             "heads x {} numbers:\n{} bytes in f16. The formula that is often quoted, 2 x layers x "
+             "hidden_size x bytes, gives {}:\n{:.1f} times as many, since several query heads share "
+             "one key here.\n",
+             cache.layers, cache.kv_heads, cache.head_dim,
+             format_count(static_cast<uint64_t>(per_token)),
+             format_count(static_cast<uint64_t>(naive)),
+             static_cast<double>(naive) / static_cast<double>(per_token));
+  fmt::print("4 bits. {:.2f} billion parameters at half a byte would be {}. Only the {:.2f} billion "
+             "in\nlinear layers become 4-bit numbers in bitsandbytes (nf4); embeddings, the output "
+             "matrix, norms{}\nstay at 16 bits, which makes {} and {} of scales.\n",
+             static_cast<double>(t.parameters) * 1e-9, gigabytes(t.parameters / 2),
+             static_cast<double>(t.linear) * 1e-9,
+             t.parameters - t.linear > 2 * t.linear ? " and, here, the experts" : "",
+             gigabytes(t.nf4_bytes()), bytes(t.nf4_constant_bytes()));
+  fmt::print("transformers holds {} in float32, {} in bfloat16, all of it\nanonymous memory. Here "
+             "weights stay mapped: {} that the kernel can drop and read again, and {}\nanonymous.\n",
+             gigabytes(t.float32_bytes()), gigabytes(t.bfloat16_bytes()),
+             bytes(report.memory.mapped_bytes), bytes(report.memory.anonymous_bytes()));
+  for (const Picture& picture : report.pictures) {
+    int64_t heads = 0;
+    for (const Op& op : model.vision.ops())
+      heads = op.kind == OpKind::kAttention ? op.heads : heads;
+    const int64_t patches = picture.grid.patches();
+    fmt::print("Attention scores. {} patches that look at each other in {} heads are {} x {}^2 x 4 "
+               "bytes =\n{} when they are written down, as plain attention does for {}. Here they "
+               "are\nmade block by block and never stored.\n",
+               patches, heads, heads, patches, gigabytes(heads * patches * patches * 4),
+               picture.name);
+  }
+}
+
+void print_comparison(const std::vector<PlanReport>& reports) {
+  fmt::print("{:<32} {:>12} {:>12} {:>12} {:<13} {:>10} {:>10}\n", "model", "weights", "anonymous",
+             "needed", "", "1st token", "tokens/s");
+  for (const PlanReport& report : reports) {
+    fmt::print("{:<32} {:>12} {:>12} {:>12} {:<13} {:>10} {:>10.1f}\n",
+               report.model.name.substr(0, 32), bytes(report.memory.mapped_bytes),
+               bytes(report.memory.anonymous_bytes()), bytes(report.needed_bytes()),
+               verdict_name(report.verdict()), seconds(report.speed.first_token_seconds()),
+               1 / report.speed.decode_seconds);
+  }
+  if (!reports.empty())
+    fmt::print("{}: {}\n", reports[0].limit.source, bytes(reports[0].limit.bytes));
+}
+
+} // namespace pinhole::cli

@@ -1,0 +1,321 @@
+#include "plan/rates.h"
+
+#include "base/checked.h"
+#include "base/write_file.h"
+#include "plan/machine.h"
+#include "plan/memory.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <set>
+#include <sys/mman.h>
+
+namespace pinhole {
+
+namespace {
+
+// A prompt's and a picture's matmuls: enough rows of x for every kernel's tiles, and rows of W whose
+// packed form leaves L1. Slow kernels take fewer rows of x, so that one run stays under a second.
+constexpr int64_t kManyRows = 256;
+constexpr int64_t kFewRows = 16;
+constexpr int64_t kWeightRows = 512;
+constexpr int64_t kColumns = 2048;
+constexpr int64_t kAttentionRows = 1024;
+constexpr int64_t kAttentionDim = 64;
+constexpr int64_t kCachedKeys = 16384; // 64 MiB of keys and values a thread: from memory
+constexpr int64_t kCachedHeads = 8;
+constexpr int64_t kCachedDim = 128;
+constexpr int64_t kElements = 8 << 20; // f32, of each operand
+constexpr double kEnoughSeconds = 0.02;
+constexpr int kVersion = 1;
+
+// Zeroed memory of its own, page-aligned.
+class Pages {
+ public:
+  explicit Pages(int64_t bytes) : size_(static_cast<size_t>(std::max<int64_t>(bytes, 4096))) {
+    void* memory =
+        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    data_ = memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
+    if (data_ != nullptr)
+      ::madvise(data_, size_, MADV_HUGEPAGE);
+  }
+  ~Pages() {
+    if (data_ != nullptr)
+      ::munmap(data_, size_);
+  }
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+  std::byte* data() const { return data_; }
+  float* floats() const { return reinterpret_cast<float*>(data_); }
+
+ private:
+  size_t size_;
+  std::byte* data_;
+};
+
+// Seconds of work(thread_idx) on all threads: the median of runs that take kEnoughSeconds together.
+double median_seconds(ThreadPool& threads, FunctionRef<void(int)> work) {
+  std::vector<double> runs;
+  double total = 0;
+  threads.run(work); // pages, caches
+  while (runs.size() < 3 || (total < kEnoughSeconds && runs.size() < 100)) {
+    const auto start = std::chrono::steady_clock::now();
+    threads.run(work);
+    runs.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    total += runs.back();
+    if (runs.back() > 0.5)
+      break;
+  }
+  std::sort(runs.begin(), runs.end());
+  return runs[runs.size() / 2];
+}
+
+// One thread's share of a matmul.
+struct MatmulRun {
+  const kernels::MatmulKernel* kernel;
+  std::unique_ptr<Pages> x, w, y, scratch;
+  kernels::MatmulArgs args{};
+
+  MatmulRun(const KernelChoice& choice, FormatId format, int64_t m)
+      : kernel(choice.table->matmul(format, m, choice.exact)),
+        x(std::make_unique<Pages>(kernel->x_bytes(m, kColumns))),
+        w(std::make_unique<Pages>(row_bytes(format, kColumns) * kWeightRows)),
+        y(std::make_unique<Pages>(m * kWeightRows * 4)),
+        scratch(std::make_unique<Pages>(kernel->scratch_bytes(m, kColumns))) {
+    const Pages values(m * kColumns * 4);
+    kernel->pack_x(values.floats(), kColumns, m, kColumns, 0, m, x->data());
+    args.x = x->data();
+    args.w = w->data();
+    args.w_row_bytes = row_bytes(format, kColumns);
+    args.y = y->floats();
+    args.y_stride = kWeightRows;
+    args.m = m;
+    args.n = kWeightRows;
+    args.k = kColumns;
+    args.scratch = scratch->data();
+  }
+};
+
+double matmul_seconds(const KernelChoice& choice, ThreadPool& threads, FormatId format, int64_t m) {
+  std::vector<std::unique_ptr<MatmulRun>> runs;
+  for (int i = 0; i < threads.num_threads(); ++i)
+    runs.push_back(std::make_unique<MatmulRun>(choice, format, m));
+  return median_seconds(threads, [&](int idx) {
+    const MatmulRun& run = *runs[static_cast<size_t>(idx)];
+    run.kernel->run(run.args);
+  });
+}
+
+FormatRate measure_format(const KernelChoice& choice, ThreadPool& threads, FormatId format) {
+  FormatRate rate;
+  const auto gflop = [&](int64_t m) {
+    return 2e-9 * static_cast<double>(threads.num_threads() * m * kWeightRows * kColumns);
+  };
+  rate.many_gflop_per_s = gflop(kFewRows) / matmul_seconds(choice, threads, format, kFewRows);
+  if (gflop(kManyRows) / rate.many_gflop_per_s < 0.5)
+    rate.many_gflop_per_s = gflop(kManyRows) / matmul_seconds(choice, threads, format, kManyRows);
+  const auto bytes =
+      static_cast<double>(threads.num_threads() * row_bytes(format, kColumns) * kWeightRows);
+  rate.one_gb_per_s = bytes * 1e-9 / matmul_seconds(choice, threads, format, 1);
+  return rate;
+}
+
+// GFLOP/s where there are many queries, GB/s of keys and values where there is one.
+double measure_attention(const KernelChoice& choice, ThreadPool& threads, kernels::KvType type,
+                         int64_t queries, int64_t keys, int64_t heads, int64_t dim) {
+  const kernels::AttentionKernel* kernel = choice.table->attention(type, queries, choice.exact);
+  const int64_t element = kv_row_bytes(type, dim);
+  const Pages cache(threads.num_threads() * 2 * keys * heads * element);
+  const Pages q(queries * heads * dim * 4);
+  const Pages out(threads.num_threads() * queries * heads * dim * 4);
+  const int64_t scratch_bytes = round_up(kernel->scratch_bytes(queries, keys, dim), kAlignment);
+  const Pages scratch(threads.num_threads() * scratch_bytes);
+  const std::vector<int32_t> begin(static_cast<size_t>(queries), 0);
+  const std::vector<int32_t> end(static_cast<size_t>(queries), static_cast<int32_t>(keys));
+  const double seconds = median_seconds(threads, [&](int idx) {
+    kernels::AttentionArgs args{};
+    args.q = q.floats();
+    args.q_stride = heads * dim;
+    args.k = cache.data() + idx * 2 * keys * heads * element;
+    args.v = static_cast<const std::byte*>(args.k) + keys * heads * element;
+    args.k_row_bytes = args.v_row_bytes = heads * element;
+    args.k_head_bytes = args.v_head_bytes = element;
+    args.kv_type = type;
+    args.key_begin = begin.data();
+    args.key_end = end.data();
+    args.out = out.floats() + idx * queries * heads * dim;
+    args.out_stride = heads * dim;
+    args.num_heads = args.num_kv_heads = heads;
+    args.head_dim = dim;
+    args.q_end = queries;
+    args.head_end = heads;
+    args.num_kv = keys;
+    args.scale = 0.125f;
+    args.scratch = scratch.data() + idx * scratch_bytes;
+    kernel->run(args);
+  });
+  const auto pairs = static_cast<double>(threads.num_threads() * queries * keys * heads);
+  const double amount = queries > 1 ? 4.0 * pairs * static_cast<double>(dim)
+                                    : 2.0 * pairs * static_cast<double>(element);
+  return amount * 1e-9 / seconds;
+}
+
+double measure_elementwise(const KernelChoice& choice, ThreadPool& threads) {
+  const Pages a(kElements * 4), b(kElements * 4);
+  const int64_t part = kElements / threads.num_threads() / 16 * 16;
+  const double seconds = median_seconds(threads, [&](int idx) {
+    choice.table->add(a.floats() + idx * part, b.floats() + idx * part, a.floats() + idx * part,
+                      part);
+  });
+  return static_cast<double>(part * threads.num_threads() * 12) * 1e-9 / seconds;
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos)
+      return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+KernelRates empty_rates(const KernelChoice& kernels) {
+  KernelRates rates;
+  rates.cpu = cpu_name();
+  rates.isa = kernels.table->isa;
+  rates.num_threads = kernels.num_threads;
+  rates.exact = kernels.exact;
+  return rates;
+}
+
+bool same_machine(const KernelRates& a, const KernelRates& b) {
+  return a.cpu == b.cpu && a.isa == b.isa && a.num_threads == b.num_threads && a.exact == b.exact;
+}
+
+// A kept rate: positive and finite, else it counts as not measured.
+double rate_in(const Json& object, std::string_view key) {
+  const auto value = json_double_or(object, key, 0, "");
+  return value && *value > 0 && *value < 1e9 ? *value : 0;
+}
+
+KernelRates rates_from_json(const Json& json) {
+  KernelRates rates;
+  rates.cpu = json_string(json, "cpu", "").value_or("");
+  rates.isa = json_string(json, "isa", "").value_or("");
+  rates.num_threads = static_cast<int>(json_int_or(json, "threads", 0, "").value_or(0));
+  rates.exact = json_bool_or(json, "exact", false, "").value_or(false);
+  rates.read_gb_per_s = rate_in(json, "read_gb_per_s");
+  rates.attention_gflop_per_s = rate_in(json, "attention_gflop_per_s");
+  rates.cache_gb_per_s = rate_in(json, "cache_gb_per_s");
+  rates.elementwise_gb_per_s = rate_in(json, "elementwise_gb_per_s");
+  const Json* formats = json_find(json, "formats");
+  for (const FormatInfo& info : kFormats) {
+    const Json* one = formats == nullptr ? nullptr : json_find(*formats, info.name);
+    if (one == nullptr)
+      continue;
+    rates.formats[static_cast<size_t>(info.id)] = {rate_in(*one, "many_gflop_per_s"),
+                                                   rate_in(*one, "one_gb_per_s")};
+  }
+  return rates;
+}
+
+// The machines of the kept file; none when it is absent or damaged.
+std::vector<KernelRates> kept_rates() {
+  std::vector<KernelRates> out;
+  const auto json = read_json_file(rates_path(), 1 << 20);
+  if (!json || json_int_or(*json, "version", 0, "").value_or(0) != kVersion)
+    return out;
+  const Json* machines = json_find(*json, "machines");
+  if (machines == nullptr || !machines->is_array())
+    return out;
+  for (const Json& machine : *machines)
+    out.push_back(rates_from_json(machine));
+  return out;
+}
+
+} // namespace
+
+bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
+                   KernelRates& rates) {
+  bool measured = false;
+  if (rates.read_gb_per_s == 0 || rates.elementwise_gb_per_s == 0) {
+    measured = true;
+    rates.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
+    rates.attention_gflop_per_s =
+        measure_attention(kernels, threads, kernels::KvType::kF32, kAttentionRows, kAttentionRows,
+                          1, kAttentionDim);
+    rates.cache_gb_per_s = measure_attention(kernels, threads, kernels::KvType::kF16, 1,
+                                             kCachedKeys, kCachedHeads, kCachedDim);
+    rates.elementwise_gb_per_s = measure_elementwise(kernels, threads);
+  }
+  std::set<FormatId> used;
+  for (const Op& op : graph.ops()) {
+    for (const MatmulPart& part : op.parts)
+      used.insert(graph.weight(part.weight).format);
+    for (const WeightId id : {op.gate, op.up, op.down}) {
+      if (id != kNoWeight)
+        used.insert(graph.weight(id).format);
+    }
+  }
+  for (const FormatId format : used) {
+    FormatRate& rate = rates.formats[static_cast<size_t>(format)];
+    if (rate.many_gflop_per_s > 0 && rate.one_gb_per_s > 0)
+      continue;
+    rate = measure_format(kernels, threads, format);
+    measured = true;
+  }
+  return measured;
+}
+
+std::string rates_path() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && cache[0] == '/')
+    return std::string(cache) + "/pinhole/rates.json";
+  const char* home = std::getenv("HOME");
+  return std::string(home == nullptr ? "/tmp" : home) + "/.cache/pinhole/rates.json";
+}
+
+KernelRates load_rates(const KernelChoice& kernels) {
+  KernelRates wanted = empty_rates(kernels);
+  for (KernelRates& kept : kept_rates()) {
+    if (same_machine(kept, wanted))
+      return kept;
+  }
+  return wanted;
+}
+
+Status save_rates(const KernelRates& rates) {
+  std::vector<KernelRates> all = kept_rates();
+  std::erase_if(all, [&](const KernelRates& kept) { return same_machine(kept, rates); });
+  all.push_back(rates);
+  Json json = {{"version", kVersion}, {"machines", Json::array()}};
+  for (const KernelRates& machine : all)
+    json["machines"].push_back(rates_to_json(machine));
+  return write_file(rates_path(), json.dump(1) + "\n");
+}
+
+Json rates_to_json(const KernelRates& rates) {
+  Json out = {{"cpu", rates.cpu},
+              {"isa", rates.isa},
+              {"threads", rates.num_threads},
+              {"exact", rates.exact},
+              {"read_gb_per_s", rates.read_gb_per_s},
+              {"attention_gflop_per_s", rates.attention_gflop_per_s},
+              {"cache_gb_per_s", rates.cache_gb_per_s},
+              {"elementwise_gb_per_s", rates.elementwise_gb_per_s},
+              {"formats", Json::object()}};
+  for (const FormatInfo& info : kFormats) {
+    const FormatRate& rate = rates.of(info.id);
+    if (rate.many_gflop_per_s > 0)
+      out["formats"][std::string(info.name)] = {{"many_gflop_per_s", rate.many_gflop_per_s},
+                                                {"one_gb_per_s", rate.one_gb_per_s}};
+  }
+  return out;
+}
+
+} // namespace pinhole

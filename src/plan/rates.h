@@ -1,0 +1,50 @@
+// How fast the kernels of this machine really are, per weight format: measured once with the kernels
+// themselves, on all threads at once, and kept in the user's cache folder. Predicted times are counts
+// of work (plan/work.h) over these rates.
+#pragma once
+
+#include "base/json.h"
+#include "base/thread_pool.h"
+#include "kernels/table.h"
+#include "plan/layout.h"
+
+#include <array>
+#include <string>
+
+namespace pinhole {
+
+// Of one weight format, all threads together.
+struct FormatRate {
+  double many_gflop_per_s = 0; // many rows of x: prefill, the vision tower
+  double one_gb_per_s = 0;     // one row of x, weights from the caches: what arithmetic allows decode
+};
+
+struct KernelRates {
+  std::string cpu; // as /proc/cpuinfo names it
+  std::string isa;
+  int num_threads = 1;
+  bool exact = false;
+  double read_gb_per_s = 0;             // memory, beyond the caches
+  double attention_gflop_per_s = 0;     // many queries
+  double cache_gb_per_s = 0;            // one query, keys and values from memory
+  double elementwise_gb_per_s = 0;      // norms and activations: bytes read and written
+  std::array<FormatRate, std::size(kFormats)> formats{}; // by FormatId; zeros: not measured
+
+  const FormatRate& of(FormatId format) const { return formats[static_cast<size_t>(format)]; }
+};
+
+// Measures what is missing in `rates` of the formats that `graph` multiplies with: some tens of
+// milliseconds a format, half a second for the rest. Returns whether anything was measured.
+bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
+                   KernelRates& rates);
+
+// The kept rates of this CPU, instruction set and thread count; empty ones where none are kept.
+KernelRates load_rates(const KernelChoice& kernels);
+// Written aside and renamed. An error says what to do; predictions do not need the file.
+Status save_rates(const KernelRates& rates);
+// $XDG_CACHE_HOME/pinhole/rates.json, or ~/.cache/pinhole/rates.json.
+std::string rates_path();
+
+Json rates_to_json(const KernelRates& rates);
+
+} // namespace pinhole

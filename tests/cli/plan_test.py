@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""pinhole plan: what it promises is what a run reserves; what cannot be is refused at once."""
+
+import json
+import os
+import struct
+import time
+import unittest
+
+from support import (BAD_INPUT, BUNDLED, GOLDEN, MODEL, OK, TOO_LARGE, Case, environment, main,
+                     picture_of, pinhole, samples)
+
+
+class Plan(Case):
+    def plan(self, *args, code=OK):
+        """The plan as JSON, with the measured rates of this test alone."""
+        run = pinhole("plan", "--json", *args, env=environment(XDG_CACHE_HOME=self.folder))
+        self.assertEqual(run.code, code, run)
+        return json.loads(run.out)
+
+    def test_a_run_reserves_what_was_planned(self):
+        sample = samples()[0]
+        picture = picture_of(sample)
+        with open(picture, "rb") as file:
+            header = file.read(24)
+        width, height = struct.unpack(">II", header[16:24])  # of a PNG
+        for options in (["--ctx", "600"], ["--ctx", "2000", "--kv-type", "f32"],
+                        ["--ctx", "600", "--chunk", "32", "--threads", "1", "--exact"]):
+            run = self.succeed("ask", "--json", "-i", picture, *options, "-n", "4",
+                               sample["question"])
+            reserved = json.loads(run.out)["memory_bytes"]
+            planned = self.plan("--image", f"{width}x{height}", *options)
+            # The plan takes a picture's file to have a byte a pixel.
+            difference = width * height - os.path.getsize(picture)
+            self.assertEqual(planned["memory_bytes"]["anonymous"] - difference,
+                             reserved["planned"], options)
+            self.assertEqual(planned["memory_bytes"]["weights_mapped"], reserved["mapped"])
+
+    def test_parts_add_up(self):
+        out = self.plan("--image", "512x512", "--layers")
+        memory = out["memory_bytes"]
+        self.assertEqual(memory["anonymous"],
+                         sum(memory[name] for name in ("arena", "kv_cache", "picture_embeddings",
+                                                       "picture_decoding", "program")))
+        self.assertEqual(memory["needed"], memory["anonymous"] + memory["weights_mapped"])
+        self.assertEqual(memory["weights_mapped"],
+                         sum(role["bytes"] for role in out["weights"].values()))
+        self.assertEqual(memory["arena"], max(memory["arena_encode"], memory["arena_prefill"]))
+        self.assertEqual(memory["kv_cache"], memory["kv_cache_per_token"] * out["context_tokens"])
+        self.assertEqual([(p["read_at"], p["tokens"]) for p in out["pictures"]],
+                         [([512, 512], 256)])
+        speed = out["speed"]
+        self.assertAlmostEqual(speed["first_token_seconds"],
+                               speed["encode_seconds"] + speed["prefill_seconds"])
+        self.assertEqual(speed["prompt_tokens"], 256 + 64)
+        blocks = [layer["block"] for layer in out["layers"]]
+        self.assertEqual(sorted(set(blocks)), sorted(blocks))
+        self.assertAlmostEqual(sum(layer["prefill_seconds"] for layer in out["layers"]),
+                               speed["prefill_seconds"])
+
+    def test_exit_code_says_whether_it_fits(self):
+        self.assertEqual(self.plan("--ram", "1G")["verdict"], "fits")
+        needed = self.plan()["memory_bytes"]
+        self.assertEqual(self.plan("--ram", str(needed["needed"]))["verdict"], "fits")
+        spilled = self.plan("--ram", str(needed["needed"] - 1), code=TOO_LARGE)
+        self.assertEqual(spilled["verdict"], "spills")
+        self.assertEqual(spilled["limit_source"], "--ram")
+        none = self.plan("--ram", str(needed["anonymous"] - 1), code=TOO_LARGE)
+        self.assertEqual(none["verdict"], "does not fit")
+
+    def test_room_is_the_most_that_fits(self):
+        asked = ["--image", "320x240", "--ctx", "1024"]
+        ram = ["--ram", str(self.plan(*asked)["memory_bytes"]["needed"])]
+        room = self.plan(*asked, *ram)["room"]
+        self.assertEqual(room["longest_context_tokens"], 1024)
+        self.plan("--image", "320x240", "--ctx", "1280", *ram, code=TOO_LARGE)
+        picture = room["largest_picture"]
+        self.assertGreaterEqual(picture["width"] * picture["height"], 320 * 240)
+        self.plan("--image", f"{picture['width']}x{picture['height']}", "--ctx", "1024", *ram)
+        self.plan("--image", f"{picture['width'] + 64}x{picture['height'] + 64}", "--ctx", "1024",
+                  *ram, code=TOO_LARGE)
+
+    def test_table_of_several_models(self):
+        run = pinhole("plan", MODEL, BUNDLED, env=environment(XDG_CACHE_HOME=self.folder))
+        self.assertEqual(run.code, OK, run)
+        self.assertEqual(len(run.out.strip().splitlines()), 4, run)
+        self.assertEqual(len(self.plan(MODEL, BUNDLED)), 2)
+
+    def test_a_configuration_is_enough(self):
+        self.need_golden()
+        config = os.path.join(GOLDEN, "footprint", "Qwen3-VL-2B-Instruct.config.json")
+        out = self.plan(config, "--weights", "q4_k_m", "--ram", "64G")
+        self.assertTrue(out["from_config_only"])
+        self.assertEqual(out["parameters"], 2127532032)
+        self.assertEqual(out["transformers_bytes"]["nf4"], 1537155072)
+        self.assertEqual(out["memory_bytes"]["kv_cache_per_token"], 114688)
+        self.assertEqual(out["pictures"][0]["tokens"], 768)
+        # Published: 7.93 GiB in float32, 1.43 GiB in nf4.
+        run = pinhole("plan", config, "--explain", "--ram", "64G",
+                      env=environment(XDG_CACHE_HOME=self.folder))
+        self.assertIn("7.93 GiB", run.out)
+        self.assertIn("1.43 GiB", run.out)
+        # A folder that has its configuration and no weights.
+        with open(config, "rb") as file:
+            self.write("config.json", file.read())
+        self.assertEqual(self.plan(self.folder)["parameters"], 2127532032)
+
+    def test_the_cache_folder_may_be_out_of_reach(self):
+        run = pinhole("plan", env=environment(XDG_CACHE_HOME=self.write("a-file", "")))
+        self.assertEqual(run.code, OK, run)
+        self.assertIn("are not kept", run.err)
+
+
+class Refusals(Case):
+    def refused_fast(self, *args, names, code=BAD_INPUT):
+        start = time.monotonic()
+        self.refused("plan", *args, names=names, code=code)
+        self.assertLess(time.monotonic() - start, 30 if os.environ.get("PINHOLE_SANITIZED") else 2)
+
+    def test_options(self):
+        for args, names in ((["--ram", "lots"], ["--ram", "lots"]), (["--ram", "0"], "--ram"),
+                            (["--image", "10"], ["--image", "WIDTHxHEIGHT"]),
+                            (["--image", "0x5"], "--image"), (["--weights", "q9"], "q4_k_m"),
+                            (["no-such-file.gguf"], "no-such-file.gguf")):
+            self.refused_fast(*args, names=names)
+
+    def test_pictures_that_are_too_large(self):
+        self.refused_fast("--image", "60000x60000", names=["60000 x 60000"], code=TOO_LARGE)
+        self.refused_fast("--image", "9223372036854775807x9223372036854775807",
+                          names="9223372036854775807", code=TOO_LARGE)
+
+    def test_context_beyond_the_model(self):
+        self.refused_fast("--ctx", "60000000", names=["60000000", "--ctx"], code=TOO_LARGE)
+        self.refused_fast("--ctx", "100", "--image", "512x512", names=["--ctx"], code=TOO_LARGE)
+
+    def test_a_header_that_claims_2_to_the_60_elements(self):
+        name = b"token_embd.weight"
+        header = b"GGUF" + struct.pack("<IQQ", 3, 1, 0)
+        header += struct.pack("<Q", len(name)) + name
+        header += struct.pack("<IQQIQ", 2, 1 << 30, 1 << 30, 0, 0)
+        self.refused_fast(self.write("huge.gguf", header), names="huge.gguf")
+
+    def test_configurations(self):
+        self.need_golden()
+        with open(os.path.join(GOLDEN, "footprint", "Qwen3-VL-2B-Instruct.config.json"),
+                  encoding="utf-8") as file:
+            good = json.load(file)
+        for key, value in (("num_attention_heads", 0), ("num_hidden_layers", -1),
+                           ("hidden_size", 1 << 60), ("vocab_size", "many")):
+            config = json.loads(json.dumps(good))
+            config["text_config"][key] = value
+            self.refused_fast(self.write("x.json", json.dumps(config)), names=key)
+        self.refused_fast(self.write("list.json", "[]"), names="list.json")
+        self.refused_fast(self.write("type.json", '{"model_type": "gpt2"}'), names="gpt2")
+
+
+if __name__ == "__main__":
+    main()

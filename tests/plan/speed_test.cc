@@ -1,0 +1,128 @@
+// Predicted times against sums made by hand from round rates.
+#include "plan/speed.h"
+
+#include "kernels/select.h"
+#include "support/describe.h"
+
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <numeric>
+
+namespace pinhole {
+namespace {
+
+KernelRates round_rates() {
+  KernelRates rates;
+  rates.read_gb_per_s = 10;
+  rates.attention_gflop_per_s = 100;
+  rates.cache_gb_per_s = 5;
+  rates.elementwise_gb_per_s = 1e9; // nothing
+  for (FormatRate& rate : rates.formats)
+    rate = {200, 1e6};
+  return rates;
+}
+
+Work total(const Graph& graph, const WorkShape& shape, OpKind kind) {
+  Work sum;
+  for (const Op& op : graph.ops()) {
+    if (op.kind == kind)
+      sum += op_work(graph, op, shape);
+  }
+  return sum;
+}
+
+TEST(Speed, DecodingIsBoundByMemory) {
+  const auto described = testing::Described::bundled();
+  WorkShape shape;
+  shape.rows = {1, 1};
+  shape.past_tokens = 1000;
+  const Graph& text = described->model.text;
+  const double wanted = total(text, shape, OpKind::kMatmul).weight_bytes / 10e9 +
+                        total(text, shape, OpKind::kAttention).cache_bytes / 5e9;
+  EXPECT_NEAR(run_seconds(text, shape, round_rates()), wanted, 1e-9);
+}
+
+TEST(Speed, AOneRowKernelThatIsSlowerThanMemoryBinds) {
+  const auto described = testing::Described::bundled();
+  WorkShape shape;
+  shape.rows = {1, 1};
+  KernelRates rates = round_rates();
+  rates.cache_gb_per_s = 1e9;
+  for (FormatRate& rate : rates.formats)
+    rate.one_gb_per_s = 2;
+  const Graph& text = described->model.text;
+  EXPECT_NEAR(run_seconds(text, shape, rates),
+              total(text, shape, OpKind::kMatmul).weight_bytes / 2e9, 1e-9);
+}
+
+TEST(Speed, APictureIsBoundByArithmetic) {
+  const auto described = testing::Described::bundled();
+  WorkShape shape;
+  shape.rows = {4096, 0};
+  const Graph& vision = described->model.vision;
+  const double wanted = total(vision, shape, OpKind::kMatmul).flops / 200e9 +
+                        total(vision, shape, OpKind::kAttention).flops / 100e9;
+  EXPECT_NEAR(run_seconds(vision, shape, round_rates()), wanted, 1e-6 * wanted + 1e-9);
+}
+
+TEST(Speed, LayersAddUpToTheWhole) {
+  const auto described = testing::Described::bundled();
+  QuestionShape question;
+  question.prompt_tokens = 300;
+  question.chunk_tokens = 128; // three chunks, the last one shorter
+  question.context_tokens = 512;
+  const SpeedPlan plan =
+      plan_speed(described->model, question, kernels::KvType::kF16, round_rates());
+  double prefill = 0, decode = 0, bytes = 0;
+  for (const BlockCost& block : plan.blocks) {
+    prefill += block.prefill_seconds;
+    decode += block.decode_seconds;
+    bytes += block.weight_bytes;
+  }
+  EXPECT_NEAR(prefill, plan.prefill_seconds, 1e-12);
+  EXPECT_NEAR(decode, plan.decode_seconds, 1e-12);
+  WorkShape one;
+  one.rows = {1, 1};
+  EXPECT_EQ(bytes, total(described->model.text, one, OpKind::kMatmul).weight_bytes);
+  EXPECT_EQ(plan.encode_seconds, 0);
+  EXPECT_GT(plan.decode_full_seconds, plan.decode_seconds);
+}
+
+class Rates : public ::testing::Test {
+ protected:
+  void SetUp() override { setenv("XDG_CACHE_HOME", folder_.path().c_str(), 1); }
+  void TearDown() override { unsetenv("XDG_CACHE_HOME"); }
+  testing::TempDir folder_;
+  const KernelChoice kernels_{testing::take(kernels::find("scalar")), false, 1,
+                              kernels::KvType::kF16};
+};
+
+TEST_F(Rates, AreMeasuredOnceAndKept) {
+  const auto described = testing::Described::bundled();
+  KernelRates rates = load_rates(kernels_);
+  EXPECT_EQ(rates.read_gb_per_s, 0);
+  ThreadPool threads(1);
+  EXPECT_TRUE(measure_rates(described->model.text, kernels_, threads, rates));
+  EXPECT_FALSE(measure_rates(described->model.text, kernels_, threads, rates));
+  EXPECT_GT(rates.of(FormatId::kF16).many_gflop_per_s, 0);
+  EXPECT_EQ(rates.of(FormatId::kQ4_K).many_gflop_per_s, 0); // the model has none
+  ASSERT_TRUE(save_rates(rates));
+  const KernelRates kept = load_rates(kernels_);
+  EXPECT_EQ(rates_to_json(kept), rates_to_json(rates));
+  KernelChoice more = kernels_;
+  more.num_threads = 2; // another machine, as far as rates go
+  EXPECT_EQ(load_rates(more).read_gb_per_s, 0);
+}
+
+TEST_F(Rates, ADamagedFileCountsAsNone) {
+  for (const char* text : {"", "{", "[]", R"({"version":1,"machines":7})",
+                           R"({"version":1,"machines":[{"cpu":3,"read_gb_per_s":"x"}]})",
+                           R"({"version":99,"machines":[]})"}) {
+    std::filesystem::create_directories(folder_.file("pinhole"));
+    folder_.write("pinhole/rates.json", text);
+    EXPECT_EQ(load_rates(kernels_).read_gb_per_s, 0) << text;
+  }
+}
+
+} // namespace
+} // namespace pinhole
