@@ -69,13 +69,13 @@ class Plan(Case):
         self.assertEqual(none["verdict"], "does not fit")
 
     def test_room_is_the_most_that_fits(self):
-        asked = ["--image", "320x240", "--ctx", "1024"]
+        asked = ["--image", "384x288", "--ctx", "1024"]
         ram = ["--ram", str(self.plan(*asked)["memory_bytes"]["needed"])]
         room = self.plan(*asked, *ram)["room"]
         self.assertEqual(room["longest_context_tokens"], 1024)
-        self.plan("--image", "320x240", "--ctx", "1280", *ram, code=TOO_LARGE)
+        self.plan("--image", "384x288", "--ctx", "1280", *ram, code=TOO_LARGE)
         picture = room["largest_picture"]
-        self.assertGreaterEqual(picture["width"] * picture["height"], 320 * 240)
+        self.assertGreaterEqual(picture["width"] * picture["height"], 384 * 288)
         self.plan("--image", f"{picture['width']}x{picture['height']}", "--ctx", "1024", *ram)
         self.plan("--image", f"{picture['width'] + 64}x{picture['height'] + 64}", "--ctx", "1024",
                   *ram, code=TOO_LARGE)
