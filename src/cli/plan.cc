@@ -3,6 +3,7 @@
 #include "base/units.h"
 #include "cli/common.h"
 #include "cli/plan_report.h"
+#include "plan/machine.h"
 
 #include <charconv>
 #include <fmt/format.h>
@@ -99,7 +100,8 @@ class PlanCommand {
     bool measured = false;
     {
       ProgressLine progress(!options_.json);
-      progress.update("measuring this machine, once", 0, 1, "");
+      progress.update("measuring this machine", 0, 1, "");
+      rates_.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
       for (const PlanReport& one : reports_) {
         for (const Graph* graph : {&one.model.text, &one.model.vision})
           measured = measure_rates(*graph, kernels, threads, rates_) || measured;
@@ -154,7 +156,9 @@ void add_plan(CLI::App& app, int& exit) {
   plan->add_option("--ctx", o.request.context_tokens, "Tokens in the context")
       ->check(CLI::Range(1, 1 << 26))
       ->capture_default_str();
-  plan->add_option("--image", o.images, "Pictures of the question, WIDTHxHEIGHT each, or none")
+  plan->add_option("--image", o.images,
+                   "A picture of the question, WIDTHxHEIGHT, or none; may be given several times")
+      ->allow_extra_args(false)
       ->capture_default_str();
   plan->add_option("--prompt", o.request.text_tokens, "Tokens of text beside the pictures")
       ->check(CLI::Range(1, 1 << 26))

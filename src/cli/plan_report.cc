@@ -198,6 +198,7 @@ Json report_to_json(const PlanReport& report, const KernelRates& rates, bool lay
   }
   const SpeedPlan& speed = report.speed;
   out["speed"] = {{"prompt_tokens", report.question.prompt_tokens},
+                  {"map_seconds", speed.map_seconds},
                   {"encode_seconds", speed.encode_seconds},
                   {"prefill_seconds", speed.prefill_seconds},
                   {"first_token_seconds", speed.first_token_seconds()},

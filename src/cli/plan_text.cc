@@ -105,6 +105,7 @@ void print_speed(const PlanReport& report, const KernelRates& rates) {
     fmt::print("  picture {:<18} read at {}x{}, {} tokens\n", picture.name, picture.target.width,
                picture.target.height, picture.tokens);
   }
+  fmt::print("  {:<26} {:>12}\n", "map the weights", seconds(speed.map_seconds));
   if (!report.pictures.empty())
     fmt::print("  {:<26} {:>12}\n", "encode the pictures", seconds(speed.encode_seconds));
   fmt::print("  {:<26} {:>12}  {} tokens\n", "read the prompt", seconds(speed.prefill_seconds),

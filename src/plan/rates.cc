@@ -1,8 +1,9 @@
 #include "plan/rates.h"
 
 #include "base/checked.h"
+#include "base/mapped_file.h"
+#include "base/memory_limit.h"
 #include "base/write_file.h"
-#include "plan/machine.h"
 #include "plan/memory.h"
 
 #include <algorithm>
@@ -17,10 +18,11 @@ namespace pinhole {
 
 namespace {
 
-// A prompt's and a picture's matmuls: enough rows of x for every kernel's tiles, and rows of W whose
-// packed form leaves L1. Slow kernels take fewer rows of x, so that one run stays under a second.
-constexpr int64_t kManyRows = 256;
-constexpr int64_t kFewRows = 16;
+// A prompt's and a picture's matmuls, with two counts of rows of x, between which the cost of
+// unpacking W is told apart; rows of W whose packed form leaves L1. Slow kernels take fewer rows of
+// x, so that one run stays under a second.
+constexpr int64_t kManyRows[] = {96, 768};
+constexpr int64_t kFewRows[] = {16, 32};
 constexpr int64_t kWeightRows = 512;
 constexpr int64_t kColumns = 2048;
 constexpr int64_t kAttentionRows = 1024;
@@ -30,7 +32,7 @@ constexpr int64_t kCachedHeads = 8;
 constexpr int64_t kCachedDim = 128;
 constexpr int64_t kElements = 8 << 20; // f32, of each operand
 constexpr double kEnoughSeconds = 0.02;
-constexpr int kVersion = 1;
+constexpr int kVersion = 4;
 
 // Zeroed memory of its own, page-aligned.
 class Pages {
@@ -110,17 +112,41 @@ double matmul_seconds(const KernelChoice& choice, ThreadPool& threads, FormatId 
   });
 }
 
+double pack_seconds(const KernelChoice& choice, ThreadPool& threads, FormatId format, int64_t m) {
+  const kernels::MatmulKernel* kernel = choice.table->matmul(format, m, choice.exact);
+  const Pages x(m * kColumns * 4);
+  const int64_t packed_bytes = round_up(kernel->x_bytes(m, kColumns), kAlignment);
+  const Pages packed(packed_bytes * threads.num_threads());
+  return median_seconds(threads, [&](int idx) {
+    kernel->pack_x(x.floats(), kColumns, m, kColumns, 0, m, packed.data() + idx * packed_bytes);
+  });
+}
+
 FormatRate measure_format(const KernelChoice& choice, ThreadPool& threads, FormatId format) {
   FormatRate rate;
+  const auto all = static_cast<double>(threads.num_threads());
+  const double weight_gb =
+      1e-9 * all * static_cast<double>(row_bytes(format, kColumns) * kWeightRows);
   const auto gflop = [&](int64_t m) {
-    return 2e-9 * static_cast<double>(threads.num_threads() * m * kWeightRows * kColumns);
+    return 2e-9 * all * static_cast<double>(m * kWeightRows * kColumns);
   };
-  rate.many_gflop_per_s = gflop(kFewRows) / matmul_seconds(choice, threads, format, kFewRows);
-  if (gflop(kManyRows) / rate.many_gflop_per_s < 0.5)
-    rate.many_gflop_per_s = gflop(kManyRows) / matmul_seconds(choice, threads, format, kManyRows);
-  const auto bytes =
-      static_cast<double>(threads.num_threads() * row_bytes(format, kColumns) * kWeightRows);
-  rate.one_gb_per_s = bytes * 1e-9 / matmul_seconds(choice, threads, format, 1);
+  const int64_t* rows = kFewRows;
+  double few = matmul_seconds(choice, threads, format, rows[0]);
+  if (few * static_cast<double>(kManyRows[1]) / static_cast<double>(rows[0]) < 0.5) {
+    rows = kManyRows;
+    few = matmul_seconds(choice, threads, format, rows[0]);
+  }
+  const double many = matmul_seconds(choice, threads, format, rows[1]);
+  // seconds = a * rows + b; where measuring noise leaves no b, all of it is arithmetic.
+  const double a = std::clamp((many - few) / static_cast<double>(rows[1] - rows[0]),
+                              0.5 * many / static_cast<double>(rows[1]),
+                              many / static_cast<double>(rows[1]));
+  const double b = many - a * static_cast<double>(rows[1]);
+  rate.many_gflop_per_s = gflop(1) / a;
+  rate.unpack_gb_per_s = weight_gb / std::max(b, 1e-9);
+  rate.pack_gb_per_s = 1e-9 * all * static_cast<double>(rows[1] * kColumns * 4) /
+                       pack_seconds(choice, threads, format, rows[1]);
+  rate.one_gb_per_s = weight_gb / matmul_seconds(choice, threads, format, 1);
   return rate;
 }
 
@@ -174,6 +200,44 @@ double measure_elementwise(const KernelChoice& choice, ThreadPool& threads) {
   return static_cast<double>(part * threads.num_threads() * 12) * 1e-9 / seconds;
 }
 
+double measure_activation(const KernelChoice& choice, ThreadPool& threads) {
+  constexpr int64_t kPart = 64 * 1024;
+  const Pages x(kPart * threads.num_threads() * 4);
+  const double seconds = median_seconds(threads, [&](int idx) {
+    choice.table->activate(kernels::Activation::kGeluTanh, x.floats() + idx * kPart,
+                           x.floats() + idx * kPart, kPart);
+  });
+  return static_cast<double>(kPart * threads.num_threads() * 4) * 1e-9 / seconds;
+}
+
+// Of the last level that the kernel tells of ("32768K"). (sysconf counts all sockets.)
+int64_t shared_cache_bytes() {
+  for (int index = 4; index >= 2; --index) {
+    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/size");
+    std::string text;
+    if (file >> text)
+      return parse_bytes(text).value_or(0);
+  }
+  return 0;
+}
+
+// First touch of a mapping, a page at a time: of this program, which the page cache holds.
+double measure_mapping() {
+  const auto file = MappedFile::open("/proc/self/exe");
+  if (!file || file->bytes().empty())
+    return 0;
+  const std::span<const std::byte> bytes = file->bytes();
+  const auto start = std::chrono::steady_clock::now();
+  unsigned sum = 0;
+  for (size_t i = 0; i < bytes.size(); i += 4096)
+    sum += static_cast<unsigned>(bytes[i]);
+  volatile unsigned keep = sum;
+  static_cast<void>(keep);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return static_cast<double>(bytes.size()) * 1e-9 / seconds;
+}
+
 std::string cpu_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -200,7 +264,7 @@ bool same_machine(const KernelRates& a, const KernelRates& b) {
 // A kept rate: positive and finite, else it counts as not measured.
 double rate_in(const Json& object, std::string_view key) {
   const auto value = json_double_or(object, key, 0, "");
-  return value && *value > 0 && *value < 1e9 ? *value : 0;
+  return value && *value > 0 && *value < 1e12 ? *value : 0;
 }
 
 KernelRates rates_from_json(const Json& json) {
@@ -209,17 +273,21 @@ KernelRates rates_from_json(const Json& json) {
   rates.isa = json_string(json, "isa", "").value_or("");
   rates.num_threads = static_cast<int>(json_int_or(json, "threads", 0, "").value_or(0));
   rates.exact = json_bool_or(json, "exact", false, "").value_or(false);
-  rates.read_gb_per_s = rate_in(json, "read_gb_per_s");
   rates.attention_gflop_per_s = rate_in(json, "attention_gflop_per_s");
   rates.cache_gb_per_s = rate_in(json, "cache_gb_per_s");
   rates.elementwise_gb_per_s = rate_in(json, "elementwise_gb_per_s");
+  rates.activation_gb_per_s = rate_in(json, "activation_gb_per_s");
+  rates.map_gb_per_s = rate_in(json, "map_gb_per_s");
+  rates.shared_cache_bytes =
+      std::max<int64_t>(json_int_or(json, "shared_cache_bytes", 0, "").value_or(0), 0);
   const Json* formats = json_find(json, "formats");
   for (const FormatInfo& info : kFormats) {
     const Json* one = formats == nullptr ? nullptr : json_find(*formats, info.name);
     if (one == nullptr)
       continue;
-    rates.formats[static_cast<size_t>(info.id)] = {rate_in(*one, "many_gflop_per_s"),
-                                                   rate_in(*one, "one_gb_per_s")};
+    rates.formats[static_cast<size_t>(info.id)] = {
+        rate_in(*one, "many_gflop_per_s"), rate_in(*one, "unpack_gb_per_s"),
+        rate_in(*one, "pack_gb_per_s"), rate_in(*one, "one_gb_per_s")};
   }
   return rates;
 }
@@ -243,15 +311,17 @@ std::vector<KernelRates> kept_rates() {
 bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
                    KernelRates& rates) {
   bool measured = false;
-  if (rates.read_gb_per_s == 0 || rates.elementwise_gb_per_s == 0) {
+  if (rates.elementwise_gb_per_s == 0 || rates.activation_gb_per_s == 0) {
     measured = true;
-    rates.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
     rates.attention_gflop_per_s =
         measure_attention(kernels, threads, kernels::KvType::kF32, kAttentionRows, kAttentionRows,
                           1, kAttentionDim);
     rates.cache_gb_per_s = measure_attention(kernels, threads, kernels::KvType::kF16, 1,
                                              kCachedKeys, kCachedHeads, kCachedDim);
     rates.elementwise_gb_per_s = measure_elementwise(kernels, threads);
+    rates.activation_gb_per_s = measure_activation(kernels, threads);
+    rates.map_gb_per_s = measure_mapping();
+    rates.shared_cache_bytes = shared_cache_bytes();
   }
   std::set<FormatId> used;
   for (const Op& op : graph.ops()) {
@@ -264,7 +334,7 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
   }
   for (const FormatId format : used) {
     FormatRate& rate = rates.formats[static_cast<size_t>(format)];
-    if (rate.many_gflop_per_s > 0 && rate.one_gb_per_s > 0)
+    if (rate.measured())
       continue;
     rate = measure_format(kernels, threads, format);
     measured = true;
@@ -308,11 +378,16 @@ Json rates_to_json(const KernelRates& rates) {
               {"attention_gflop_per_s", rates.attention_gflop_per_s},
               {"cache_gb_per_s", rates.cache_gb_per_s},
               {"elementwise_gb_per_s", rates.elementwise_gb_per_s},
+              {"activation_gb_per_s", rates.activation_gb_per_s},
+              {"map_gb_per_s", rates.map_gb_per_s},
+              {"shared_cache_bytes", rates.shared_cache_bytes},
               {"formats", Json::object()}};
   for (const FormatInfo& info : kFormats) {
     const FormatRate& rate = rates.of(info.id);
-    if (rate.many_gflop_per_s > 0)
+    if (rate.measured())
       out["formats"][std::string(info.name)] = {{"many_gflop_per_s", rate.many_gflop_per_s},
+                                                {"unpack_gb_per_s", rate.unpack_gb_per_s},
+                                                {"pack_gb_per_s", rate.pack_gb_per_s},
                                                 {"one_gb_per_s", rate.one_gb_per_s}};
   }
   return out;

@@ -15,8 +15,16 @@ namespace pinhole {
 
 // Of one weight format, all threads together.
 struct FormatRate {
-  double many_gflop_per_s = 0; // many rows of x: prefill, the vision tower
-  double one_gb_per_s = 0;     // one row of x, weights from the caches: what arithmetic allows decode
+  // Many rows of x (prefill, the vision tower): seconds = flops / many + weight bytes / unpack + x
+  // bytes / pack.
+  double many_gflop_per_s = 0;
+  double unpack_gb_per_s = 0;
+  double pack_gb_per_s = 0;
+  double one_gb_per_s = 0; // one row of x, weights from the caches: what arithmetic allows decode
+
+  bool measured() const {
+    return many_gflop_per_s > 0 && unpack_gb_per_s > 0 && pack_gb_per_s > 0 && one_gb_per_s > 0;
+  }
 };
 
 struct KernelRates {
@@ -28,13 +36,18 @@ struct KernelRates {
   double attention_gflop_per_s = 0;     // many queries
   double cache_gb_per_s = 0;            // one query, keys and values from memory
   double elementwise_gb_per_s = 0;      // norms and activations: bytes read and written
+  double activation_gb_per_s = 0;       // GELU on f32: bytes of its input
+  double map_gb_per_s = 0;              // first touch of a mapped file that the page cache holds
+  int64_t shared_cache_bytes = 0;       // the last level of cache; 0: not known
   std::array<FormatRate, std::size(kFormats)> formats{}; // by FormatId; zeros: not measured
 
   const FormatRate& of(FormatId format) const { return formats[static_cast<size_t>(format)]; }
 };
 
 // Measures what is missing in `rates` of the formats that `graph` multiplies with: some tens of
-// milliseconds a format, half a second for the rest. Returns whether anything was measured.
+// milliseconds a format, a quarter of a second for the rest. Returns whether anything was measured.
+// The read rate, which neighbours on a shared machine change by a factor of two, is not kept:
+// `measure_read` (plan/machine.h) tells it of the moment.
 bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
                    KernelRates& rates);
 

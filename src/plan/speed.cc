@@ -6,6 +6,9 @@ namespace pinhole {
 
 namespace {
 
+constexpr double kCacheShare = 0.75;     // of the shared cache that weights may count on
+constexpr double kCacheGigabytes = 1e6;  // GB/s: no limit beside the kernels' own
+
 double per_giga(double amount, double giga_per_s) {
   return giga_per_s > 0 ? amount * 1e-9 / giga_per_s : 0;
 }
@@ -31,16 +34,17 @@ double rows_of(const Graph& graph, const Op& op, const WorkShape& shape) {
   return std::max(1.0, rows * static_cast<double>(graph.value(op.a).cols) / experts);
 }
 
-// A matrix (or `count` rows' worth of experts): the larger of arithmetic and memory. One row's
-// kernel is judged by the bytes that it gets through, several rows' by flops; in between, rows share
-// what one row costs until arithmetic binds.
-double matrix_seconds(double flops, double bytes, double rows, const FormatRate& rate,
+// A matrix (or several experts): the larger of arithmetic and memory. One row's kernel is judged by
+// the bytes that it gets through; several rows share what one row costs until arithmetic binds.
+double matrix_seconds(const Work& work, double rows, const FormatRate& rate,
                       const KernelRates& rates) {
-  const double memory = per_giga(bytes, rates.read_gb_per_s);
-  const double one_row = per_giga(bytes, rate.one_gb_per_s);
+  const double memory = per_giga(work.weight_bytes, rates.read_gb_per_s);
+  const double one_row = per_giga(work.weight_bytes, rate.one_gb_per_s);
   if (rows <= 1)
     return std::max(memory, one_row);
-  return std::max({memory, one_row, per_giga(flops, rate.many_gflop_per_s)});
+  const double many = per_giga(work.flops, rate.many_gflop_per_s) +
+                      per_giga(work.weight_bytes, rate.unpack_gb_per_s);
+  return std::max({memory, one_row, many});
 }
 
 double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
@@ -48,20 +52,27 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
   switch (op.kind) {
   case OpKind::kMatmul: {
     const double rows = rows_of(graph, op, shape);
-    double seconds = 0;
+    const FormatRate& first = rates.of(graph.weight(op.parts.front().weight).format);
+    double seconds =
+        rows > 1 ? per_giga(4.0 * rows * static_cast<double>(graph.value(op.x).cols),
+                            first.pack_gb_per_s)
+                 : 0;
     for (const MatmulPart& part : op.parts) {
       Op one = op;
       one.parts = {part};
       const Work work = op_work(graph, one, shape);
-      seconds += matrix_seconds(work.flops, work.weight_bytes, rows,
-                                rates.of(graph.weight(part.weight).format), rates);
+      seconds +=
+          matrix_seconds(work, rows, rates.of(graph.weight(part.weight).format), rates);
+      if (op.activation != Activation::kNone)
+        seconds += per_giga(4.0 * rows * static_cast<double>(graph.value(part.y).cols),
+                            rates.activation_gb_per_s);
     }
     return seconds;
   }
   case OpKind::kMoe: {
     const Work work = op_work(graph, op, shape);
-    return matrix_seconds(work.flops, work.weight_bytes, rows_of(graph, op, shape),
-                          rates.of(graph.weight(op.gate).format), rates);
+    return matrix_seconds(work, rows_of(graph, op, shape), rates.of(graph.weight(op.gate).format),
+                          rates);
   }
   case OpKind::kAttention: {
     const Work work = op_work(graph, op, shape);
@@ -80,6 +91,13 @@ WorkShape text_shape(int64_t tokens, int64_t past, kernels::KvType kv_type) {
   shape.past_tokens = past;
   shape.kv_type = kv_type;
   return shape;
+}
+
+Work run_work(const Graph& graph, const WorkShape& shape) {
+  Work work;
+  for (const Op& op : graph.ops())
+    work += op_work(graph, op, shape);
+  return work;
 }
 
 // Adds the seconds of a run to the cost of its blocks.
@@ -104,8 +122,15 @@ double run_seconds(const Graph& graph, const WorkShape& shape, const KernelRates
 }
 
 SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels::KvType kv_type,
-                     const KernelRates& rates) {
+                     const KernelRates& machine) {
   SpeedPlan plan;
+  KernelRates rates = machine;
+  // Weights that stay in the shared cache from token to token are read at the kernels' own rates.
+  if (run_work(model.text, text_shape(1, 0, kv_type)).weight_bytes <
+      kCacheShare * static_cast<double>(machine.shared_cache_bytes))
+    rates.read_gb_per_s = kCacheGigabytes;
+  plan.map_seconds =
+      per_giga(static_cast<double>(model.weight_bytes), machine.map_gb_per_s);
   for (const int64_t patches : question.picture_patches) {
     WorkShape shape;
     shape.rows = {patches, 0};

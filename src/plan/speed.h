@@ -30,13 +30,14 @@ struct QuestionShape {
 };
 
 struct SpeedPlan {
+  double map_seconds = 0;    // first touch of the weights, which the page cache is taken to hold
   double encode_seconds = 0; // all pictures
   double prefill_seconds = 0;
   double decode_seconds = 0;      // the first token after the prompt
   double decode_full_seconds = 0; // a token in a full context
   std::vector<BlockCost> blocks;  // of the text model
 
-  double first_token_seconds() const { return encode_seconds + prefill_seconds; }
+  double first_token_seconds() const { return map_seconds + encode_seconds + prefill_seconds; }
 };
 
 SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels::KvType kv_type,

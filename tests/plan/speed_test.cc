@@ -16,9 +16,9 @@ KernelRates round_rates() {
   rates.read_gb_per_s = 10;
   rates.attention_gflop_per_s = 100;
   rates.cache_gb_per_s = 5;
-  rates.elementwise_gb_per_s = 1e9; // nothing
+  rates.elementwise_gb_per_s = rates.activation_gb_per_s = 1e9; // nothing
   for (FormatRate& rate : rates.formats)
-    rate = {200, 1e6};
+    rate = {200, 1e9, 1e9, 1e6};
   return rates;
 }
 
@@ -100,7 +100,7 @@ class Rates : public ::testing::Test {
 TEST_F(Rates, AreMeasuredOnceAndKept) {
   const auto described = testing::Described::bundled();
   KernelRates rates = load_rates(kernels_);
-  EXPECT_EQ(rates.read_gb_per_s, 0);
+  EXPECT_EQ(rates.attention_gflop_per_s, 0);
   ThreadPool threads(1);
   EXPECT_TRUE(measure_rates(described->model.text, kernels_, threads, rates));
   EXPECT_FALSE(measure_rates(described->model.text, kernels_, threads, rates));
@@ -111,16 +111,16 @@ TEST_F(Rates, AreMeasuredOnceAndKept) {
   EXPECT_EQ(rates_to_json(kept), rates_to_json(rates));
   KernelChoice more = kernels_;
   more.num_threads = 2; // another machine, as far as rates go
-  EXPECT_EQ(load_rates(more).read_gb_per_s, 0);
+  EXPECT_EQ(load_rates(more).attention_gflop_per_s, 0);
 }
 
 TEST_F(Rates, ADamagedFileCountsAsNone) {
-  for (const char* text : {"", "{", "[]", R"({"version":1,"machines":7})",
-                           R"({"version":1,"machines":[{"cpu":3,"read_gb_per_s":"x"}]})",
+  for (const char* text : {"", "{", "[]", R"({"version":4,"machines":7})",
+                           R"({"version":4,"machines":[{"cpu":3,"attention_gflop_per_s":"x"}]})",
                            R"({"version":99,"machines":[]})"}) {
     std::filesystem::create_directories(folder_.file("pinhole"));
     folder_.write("pinhole/rates.json", text);
-    EXPECT_EQ(load_rates(kernels_).read_gb_per_s, 0) << text;
+    EXPECT_EQ(load_rates(kernels_).attention_gflop_per_s, 0) << text;
   }
 }
 
