@@ -98,7 +98,14 @@ Result<std::unique_ptr<Answerer>> Answerer::create(const LoadedModel& loaded, co
     shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
   }
   shape.feature_tokens = std::max(shape.feature_tokens, tokens);
-  PINHOLE_TRY(auto session, Session::create(loaded.model, {shape, kernels}));
+  SessionOptions options{shape, kernels, limits.memory_bytes};
+  for (const MappedFile& part : loaded.files.text.parts())
+    options.files.push_back(&part);
+  if (loaded.files.projector) {
+    for (const MappedFile& part : loaded.files.projector->parts())
+      options.files.push_back(&part);
+  }
+  PINHOLE_TRY(auto session, Session::create(loaded.model, options));
   return std::unique_ptr<Answerer>(new Answerer(loaded, std::move(session)));
 }
 

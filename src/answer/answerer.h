@@ -61,6 +61,7 @@ class Answerer {
     int64_t chunk_tokens = 512;
     int64_t feature_tokens = 0; // 0: the pictures given to create()
     int64_t max_patches = 0;    // 0: the largest picture given to create()
+    int64_t memory_bytes = 0;   // that this process may take; 0: no limit (SessionOptions)
   };
 
   // `loaded` must outlive the answerer. Pictures in `pictures` are planned for.

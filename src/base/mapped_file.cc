@@ -25,6 +25,23 @@ struct Descriptor {
   }
 };
 
+constexpr uint64_t kPageBytes = 4096;
+
+struct Pages {
+  uint64_t begin = 0, length = 0;
+};
+
+// The pages that a range touches (`outward`), or that lie in it whole.
+Pages whole_pages(uint64_t offset, uint64_t length, uint64_t size, bool outward) {
+  if (offset >= size || length == 0)
+    return {};
+  const uint64_t end = length < size - offset ? offset + length : size;
+  const uint64_t begin =
+      outward ? offset / kPageBytes * kPageBytes : (offset + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uint64_t stop = outward || end == size ? end : end / kPageBytes * kPageBytes;
+  return begin < stop ? Pages{begin, stop - begin} : Pages{};
+}
+
 } // namespace
 
 Result<MappedFile> MappedFile::open(const std::string& path) {
@@ -47,12 +64,14 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
     return tl::unexpected(io_error("map", path));
   }
   out.data_ = static_cast<const std::byte*>(data);
+  std::swap(out.fd_, file.fd);
   return out;
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept { *this = std::move(other); }
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(fd_, other.fd_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(path_, other.path_);
@@ -62,15 +81,40 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 MappedFile::~MappedFile() {
   if (data_ != nullptr)
     ::munmap(const_cast<std::byte*>(data_), size_);
+  if (fd_ >= 0)
+    ::close(fd_);
 }
 
 void MappedFile::prefetch(uint64_t offset, uint64_t length) const {
   if (offset >= size_)
     return;
-  const uint64_t page = 4096;
-  const uint64_t begin = offset / page * page;
+  const uint64_t begin = offset / kPageBytes * kPageBytes;
   const uint64_t end = std::min<uint64_t>(size_, offset + length);
   ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_WILLNEED);
+}
+
+void MappedFile::populate(uint64_t offset, uint64_t length) const {
+  const Pages pages = whole_pages(offset, length, size_, true);
+  if (pages.length == 0)
+    return;
+  auto* address = const_cast<std::byte*>(data_) + pages.begin;
+  ::madvise(address, pages.length, MADV_HUGEPAGE);
+  ::madvise(address, pages.length, MADV_POPULATE_READ);
+}
+
+void MappedFile::drop(uint64_t offset, uint64_t length) const {
+  const Pages pages = whole_pages(offset, length, size_, false);
+  if (pages.length == 0)
+    return;
+  ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_DONTNEED);
+  ::posix_fadvise(fd_, static_cast<off_t>(pages.begin), static_cast<off_t>(pages.length),
+                  POSIX_FADV_DONTNEED);
+}
+
+void MappedFile::read_singly(uint64_t offset, uint64_t length) const {
+  const Pages pages = whole_pages(offset, length, size_, false);
+  if (pages.length > 0)
+    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_RANDOM);
 }
 
 Result<std::string> read_stream(int fd, const std::string& name, uint64_t max_bytes) {

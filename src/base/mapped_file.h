@@ -27,8 +27,16 @@ class MappedFile {
   const std::string& path() const { return path_; }
   // Asks the kernel to read `length` bytes at `offset` ahead; advice only, never an error.
   void prefetch(uint64_t offset, uint64_t length) const;
+  // Reads a range and maps its pages, in 2 MiB pages where the file system has them; returns when
+  // they are there. Like drop() and read_singly() advice only: what fails is read on first use.
+  void populate(uint64_t offset, uint64_t length) const;
+  // Unmaps the whole pages of a range and lets the page cache forget them.
+  void drop(uint64_t offset, uint64_t length) const;
+  // A range of which few pages will be used, far apart: nothing is read ahead there.
+  void read_singly(uint64_t offset, uint64_t length) const;
 
  private:
+  int fd_ = -1;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
   std::string path_;

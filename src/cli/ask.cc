@@ -26,6 +26,7 @@ struct AskOptions {
   ComputeOptions compute;
   int64_t context_tokens = 0;
   int64_t chunk_tokens = 512;
+  std::string ram;
   bool json = false;
   bool verbose = false;
 };
@@ -162,6 +163,10 @@ class AskCommand {
     Answerer::Limits limits;
     limits.context_tokens = options_.context_tokens;
     limits.chunk_tokens = options_.chunk_tokens;
+    auto memory = memory_budget(options_.ram);
+    if (!memory)
+      return report(memory.error());
+    limits.memory_bytes = memory->bytes;
     if (limits.context_tokens == 0) {
       auto ids = count_prompt(*loaded_, turns, pictures_);
       if (!ids)
@@ -190,6 +195,16 @@ class AskCommand {
     fmt::print(stderr, "planned {:<24} {:>12} (and {} of weights, mapped)\n", "anonymous in all",
                format_bytes(static_cast<uint64_t>(plan.anonymous_bytes())),
                format_bytes(static_cast<uint64_t>(plan.mapped_bytes)));
+    const Residency& residency = answerer_->session().residency();
+    if (residency.streams()) {
+      fmt::print(stderr,
+                 "limit {}: {} of weights stay, {} are read again for every token, through a window "
+                 "of {}\n",
+                 format_bytes(static_cast<uint64_t>(residency.limit_bytes)),
+                 format_bytes(static_cast<uint64_t>(residency.resident_bytes)),
+                 format_bytes(static_cast<uint64_t>(residency.streamed_text_bytes)),
+                 format_bytes(static_cast<uint64_t>(residency.window_bytes)));
+    }
   }
 
   int ask(std::span<const ChatTurn> turns, Answer& out) {
@@ -321,6 +336,9 @@ void add_ask(CLI::App& app, int& exit) {
   ask->add_option("--chunk", o.chunk_tokens, "Prompt tokens processed at a time")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
+  ask->add_option("--ram", o.ram,
+                  "Memory that the program may take, such as 8G (default: what is available); "
+                  "weights that do not fit are read again and again");
   ask->add_option("--max-image-tokens", o.picture.max_tokens,
                   "Scale each picture down to cost at most this many tokens")
       ->check(CLI::Range(1, 1 << 20));

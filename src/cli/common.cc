@@ -1,5 +1,7 @@
 #include "cli/common.h"
 
+#include "base/memory_limit.h"
+
 #include "base/thread_pool.h"
 #include "base/units.h"
 #include "kernels/select.h"
@@ -205,6 +207,19 @@ Result<std::string> default_model() {
   }
   return fail(ErrorCode::kNotFound, fmt::format("the bundled model {} was not found", kBundled), {},
               "name a model with -m, or set PINHOLE_MODEL");
+}
+
+Result<MemoryBudget> memory_budget(const std::string& ram) {
+  if (!ram.empty()) {
+    const auto bytes = parse_bytes(ram);
+    if (!bytes)
+      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no amount of memory", ram), "--ram",
+                  "give it as 16G or 800M");
+    return MemoryBudget{*bytes, "--ram"};
+  }
+  const MemoryLimit limit = memory_limit();
+  const bool cgroup = limit.usable_bytes() < limit.available_bytes;
+  return MemoryBudget{limit.usable_bytes(), cgroup ? "left in the cgroup" : "available now"};
 }
 
 } // namespace pinhole::cli

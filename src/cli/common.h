@@ -63,6 +63,14 @@ struct ComputeOptions {
   Result<KernelChoice> resolve() const;
 };
 
+// The memory that a run may take: --ram when it is given, else what is available now, or left under
+// the cgroup's limit.
+struct MemoryBudget {
+  int64_t bytes = 0;
+  std::string source; // "--ram", "available now", "left in the cgroup"
+};
+Result<MemoryBudget> memory_budget(const std::string& ram);
+
 // Memory of this process now, in bytes.
 struct MemoryUse {
   int64_t anonymous = 0; // RssAnon

@@ -35,19 +35,6 @@ Result<Size> parse_size(const std::string& text) {
               "give it as WIDTHxHEIGHT, such as 1024x768, or none");
 }
 
-Result<PlanLimit> limit_of(const std::string& ram) {
-  if (!ram.empty()) {
-    const auto bytes = parse_bytes(ram);
-    if (!bytes)
-      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no amount of memory", ram), "--ram",
-                  "give it as 16G or 800M");
-    return PlanLimit{*bytes, "--ram"};
-  }
-  const MemoryLimit limit = memory_limit();
-  const bool cgroup = limit.usable_bytes() < limit.available_bytes;
-  return PlanLimit{limit.usable_bytes(), cgroup ? "left in the cgroup" : "available now"};
-}
-
 class PlanCommand {
  public:
   explicit PlanCommand(PlanOptions options) : options_(std::move(options)) {}
@@ -62,7 +49,7 @@ class PlanCommand {
     auto kernels = options_.compute.resolve();
     if (!kernels)
       return report(kernels.error());
-    auto limit = limit_of(options_.ram);
+    auto limit = memory_budget(options_.ram);
     if (!limit)
       return report(limit.error());
     for (const std::string& image : options_.images) {

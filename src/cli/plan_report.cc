@@ -54,7 +54,7 @@ int64_t largest(int64_t high, FunctionRef<bool(int64_t)> fits) {
 
 bool fits(const Model& model, const RunShape& shape, const KernelChoice& kernels, int64_t limit) {
   const auto plan = plan_memory(model, shape, kernels);
-  return plan && plan->anonymous_bytes() + plan->mapped_bytes <= limit;
+  return plan && plan->anonymous_bytes() + plan->mapped_bytes + kProgramFileBytes <= limit;
 }
 
 void find_room(const PlanRequest& request, const KernelChoice& kernels, PlanReport& report) {
@@ -94,8 +94,8 @@ std::string_view verdict_name(Verdict verdict) {
   switch (verdict) {
   case Verdict::kFits:
     return "fits";
-  case Verdict::kSpills:
-    return "spills";
+  case Verdict::kStreams:
+    return "streams";
   case Verdict::kNone:
     return "does not fit";
   }
@@ -103,13 +103,13 @@ std::string_view verdict_name(Verdict verdict) {
 }
 
 Verdict PlanReport::verdict() const {
-  if (needed_bytes() <= limit.bytes)
-    return Verdict::kFits;
-  return memory.anonymous_bytes() <= limit.bytes ? Verdict::kSpills : Verdict::kNone;
+  if (!refusal.empty())
+    return Verdict::kNone;
+  return residency.streams() ? Verdict::kStreams : Verdict::kFits;
 }
 
 Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& kernels,
-                               const PlanLimit& limit) {
+                               const MemoryBudget& limit) {
   PlanReport report;
   report.path = request.path;
   report.limit = limit;
@@ -134,6 +134,11 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
   report.decode_arena_bytes =
       lay_out(report.model.text, {1, 1}, shape.context_tokens, report.memory.text.kernels)
           .arena_bytes;
+  auto residency = plan_residency(report.model, report.memory, limit.bytes);
+  if (residency)
+    report.residency = std::move(*residency);
+  else
+    report.refusal = residency.error().text();
   find_room(request, kernels, report);
   report.question.chunk_tokens = report.memory.shape.chunk_tokens;
   report.question.context_tokens = shape.context_tokens;
@@ -178,9 +183,17 @@ Json report_to_json(const PlanReport& report, const KernelRates& rates, bool lay
                          {"picture_embeddings", memory.features_bytes},
                          {"picture_decoding", memory.picture_io_bytes},
                          {"program", memory.fixed_bytes},
+                         {"program_mapped", kProgramFileBytes},
                          {"anonymous", memory.anonymous_bytes()},
                          {"needed", report.needed_bytes()},
                          {"limit", report.limit.bytes}};
+  if (report.residency.streams()) {
+    out["streaming_bytes"] = {{"resident", report.residency.resident_bytes},
+                              {"window", report.residency.window_bytes},
+                              {"per_token", report.residency.streamed_text_bytes},
+                              {"per_picture", report.residency.streamed_vision_bytes},
+                              {"peak", report.residency.peak_bytes(memory)}};
+  }
   out["limit_source"] = report.limit.source;
   out["verdict"] = verdict_name(report.verdict());
   out["room"] = {{"longest_context_tokens", report.longest_context_tokens},

@@ -3,8 +3,9 @@
 
 #include "answer/picture.h"
 #include "base/json.h"
-#include "base/memory_limit.h"
+#include "cli/common.h"
 #include "plan/recipe.h"
+#include "plan/residency.h"
 #include "plan/speed.h"
 
 #include <string>
@@ -22,16 +23,10 @@ struct PlanRequest {
   PictureOptions picture;
 };
 
-// The memory that a plan is held against.
-struct PlanLimit {
-  int64_t bytes = 0;
-  std::string source; // "--ram", "cgroup limit", "available memory"
-};
-
 enum class Verdict {
-  kFits,   // everything stays in memory
-  kSpills, // it runs, but weights are read from disk again and again
-  kNone,   // what must stay in memory is more than the limit
+  kFits,    // everything stays in memory
+  kStreams, // it runs, with weights that are read from the disk again for every token
+  kNone,    // what must stay in memory is more than the limit
 };
 std::string_view verdict_name(Verdict verdict);
 
@@ -43,24 +38,28 @@ struct PlanReport {
   std::vector<RoleBytes> roles;
   std::vector<Picture> pictures;
   MemoryPlan memory;
+  Residency residency; // when it streams
+  std::string refusal; // why it does not fit at all
   int64_t prefill_arena_bytes = 0, decode_arena_bytes = 0; // what these alone would need
   TransformersFootprint transformers;
   QuestionShape question;
   SpeedPlan speed;
-  PlanLimit limit;
+  MemoryBudget limit;
   // With everything else as asked; 0: not even the least fits.
   int64_t longest_context_tokens = 0;
   Size largest_picture;
   int64_t largest_picture_tokens = 0;
 
-  int64_t needed_bytes() const { return memory.anonymous_bytes() + memory.mapped_bytes; }
+  int64_t needed_bytes() const { 
+    return memory.anonymous_bytes() + memory.mapped_bytes + kProgramFileBytes;
+  }
   Verdict verdict() const;
 };
 
 // Describes the model from its files' headers, or its configuration alone, and plans the run. Speeds
 // are still missing: they need the kernels' rates (add_speed).
 Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& kernels,
-                               const PlanLimit& limit);
+                               const MemoryBudget& limit);
 void add_speed(const KernelChoice& kernels, const KernelRates& rates, PlanReport& report);
 
 Json report_to_json(const PlanReport& report, const KernelRates& rates, bool layers);

@@ -62,6 +62,7 @@ void print_memory(const PlanReport& report) {
   fmt::print("{}\n", bold("in all", STDOUT_FILENO));
   line("weights", m.mapped_bytes);
   line("anonymous", m.anonymous_bytes());
+  line("program and libraries", kProgramFileBytes, "mapped");
   line("needed", report.needed_bytes());
   line(report.limit.source, report.limit.bytes);
 }
@@ -72,14 +73,16 @@ void print_verdict(const PlanReport& report) {
     fmt::print("{}: {} are left\n", bold("fits", STDOUT_FILENO),
                bytes(report.limit.bytes - report.needed_bytes()));
     break;
-  case Verdict::kSpills:
-    fmt::print("{}: it runs, but {} of its weights are read from the disk again for every token\n",
-               bold("spills", STDOUT_FILENO), bytes(report.needed_bytes() - report.limit.bytes));
+  case Verdict::kStreams:
+    fmt::print("{}: {} of weights stay, {} are read from the disk again for every token, {} for "
+               "every\n  picture, through a window of {}; {} are in memory at the most\n",
+               bold("streams", STDOUT_FILENO), bytes(report.residency.resident_bytes),
+               bytes(report.residency.streamed_text_bytes),
+               bytes(report.residency.streamed_vision_bytes), bytes(report.residency.window_bytes),
+               bytes(report.residency.peak_bytes(report.memory)));
     break;
   case Verdict::kNone:
-    fmt::print("{}: {} must stay in memory, {} are too many\n",
-               bold("does not fit", STDOUT_FILENO), bytes(report.memory.anonymous_bytes()),
-               bytes(report.memory.anonymous_bytes() - report.limit.bytes));
+    fmt::print("{}: {}\n", bold("does not fit", STDOUT_FILENO), report.refusal);
     break;
   }
   if (report.longest_context_tokens > 0)

@@ -21,12 +21,15 @@ struct FeatureRows {
   }
 };
 
+class WeightStream;
+
 struct RunContext {
   std::byte* arena = nullptr;
   KvCache* cache = nullptr;                  // text graphs
   int64_t past_tokens = 0;                   // rows of the cache that are filled
   FeatureRows features;                      // text graphs that read pictures
   const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
+  WeightStream* stream = nullptr;            // weights that do not stay in memory
 };
 
 class Backend {

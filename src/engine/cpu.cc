@@ -1,6 +1,7 @@
 #include "engine/cpu.h"
 
 #include "engine/op_runner.h"
+#include "engine/weight_stream.h"
 
 #include <algorithm>
 #include <array>
@@ -24,6 +25,9 @@ bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding&
   if (profile_ != nullptr && profile_->size() < num_ops)
     profile_->resize(num_ops);
   bool finished = true;
+  WeightStream* stream = context.stream;
+  if (stream != nullptr)
+    stream->wait_for(0);
   pool_.run([&](int thread_idx) {
     using Clock = std::chrono::steady_clock;
     Clock::time_point start = Clock::now();
@@ -33,8 +37,12 @@ bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding&
         stop_[i & 1].store(context.cancel != nullptr &&
                                context.cancel->load(std::memory_order_relaxed),
                            std::memory_order_relaxed);
+        if (stream != nullptr && i + 1 < num_ops)
+          stream->wait_for(i + 1); // the barrier keeps the others until it is there
       }
       pool_.barrier();
+      if (thread_idx == 0 && stream != nullptr)
+        stream->release(i);
       if (thread_idx == 0 && profile_ != nullptr) {
         const Clock::time_point now = Clock::now();
         (*profile_)[i] += std::chrono::duration<double>(now - start).count();

@@ -29,8 +29,42 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
     session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
                                p.shape.feature_tokens, model.pictures->feature_size};
   }
+  if (options.limit_bytes > 0) {
+    PINHOLE_TRY(session->residency_, plan_residency(model, p, options.limit_bytes));
+    if (session->residency_.streams())
+      session->stream_weights(options.files);
+  }
   session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
   return session;
+}
+
+void Session::stream_weights(std::span<const MappedFile* const> files) {
+  const Residency& r = residency_;
+  text_stream_ = std::make_unique<WeightStream>(model_.text, r.text, files, r.window_bytes);
+  vision_stream_ = std::make_unique<WeightStream>(model_.vision, r.vision, files, r.window_bytes);
+  // Of an embedding that no matmul reads whole, single rows are looked up.
+  std::vector<const std::byte*> whole;
+  for (const Graph* graph : {&model_.text, &model_.vision}) {
+    for (const Op& op : graph->ops()) {
+      for (const MatmulPart& part : op.parts)
+        whole.push_back(graph->weight(part.weight).data);
+    }
+  }
+  for (const Graph* graph : {&model_.text, &model_.vision}) {
+    for (const Op& op : graph->ops()) {
+      if (op.kind != OpKind::kEmbed && op.kind != OpKind::kGatherWeighted)
+        continue;
+      const Weight& table = graph->weight(op.weight);
+      if (std::find(whole.begin(), whole.end(), table.data) != whole.end())
+        continue;
+      for (const MappedFile* file : files) {
+        const std::byte* begin = file->bytes().data();
+        if (table.data >= begin && table.data < begin + file->bytes().size())
+          file->read_singly(static_cast<uint64_t>(table.data - begin),
+                            static_cast<uint64_t>(table.row_stride_bytes * table.rows));
+      }
+    }
+  }
 }
 
 // --- pictures ---
@@ -182,7 +216,13 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
   RunContext context;
   context.arena = arena_.data();
   context.cancel = cancel;
-  if (!backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context))
+  context.stream = vision_stream_.get();
+  if (text_stream_ != nullptr)
+    text_stream_->rest();
+  const bool finished = backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context);
+  if (vision_stream_ != nullptr)
+    vision_stream_->rest();
+  if (!finished)
     return cancelled();
 
   for (const Graph::Output& output : model_.vision.outputs()) {
@@ -262,8 +302,12 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   context.past_tokens = past;
   context.features = features_view_;
   context.cancel = cancel;
-  if (!backend_.run(model_.text, plan_.text, {n, outputs}, context))
+  context.stream = text_stream_.get();
+  if (!backend_.run(model_.text, plan_.text, {n, outputs}, context)) {
+    if (text_stream_ != nullptr)
+      text_stream_->rest();
     return cancelled();
+  }
   history_.insert(history_.end(), tokens.begin(), tokens.end());
   const auto* logits = reinterpret_cast<const float*>(
       value_data(model_.text, plan_.text, arena_.data(), model_.text.outputs().front().value));

@@ -7,9 +7,11 @@
 #include "base/sha256.h"
 #include "engine/cpu.h"
 #include "engine/kv_cache.h"
+#include "engine/weight_stream.h"
 #include "model/model.h"
 #include "model/vision_inputs.h"
 #include "plan/memory.h"
+#include "plan/residency.h"
 
 #include <array>
 #include <atomic>
@@ -35,6 +37,10 @@ struct PromptToken {
 struct SessionOptions {
   RunShape shape;
   KernelChoice kernels;
+  // Memory that all of this process may take; 0: no limit. What does not stay in it is streamed
+  // from `files`, which hold the model's weights and outlive the session.
+  int64_t limit_bytes = 0;
+  std::vector<const MappedFile*> files = {};
 };
 
 class Session {
@@ -43,6 +49,7 @@ class Session {
   static Result<std::unique_ptr<Session>> create(const Model& model, const SessionOptions& options);
 
   const MemoryPlan& plan() const { return plan_; }
+  const Residency& residency() const { return residency_; }
   const KernelChoice& kernels() const { return kernels_; }
   CpuBackend& backend() { return backend_; }
 
@@ -86,6 +93,7 @@ class Session {
 
  private:
   Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels);
+  void stream_weights(std::span<const MappedFile* const> files);
 
   // Runs the next `count` tokens; the last `outputs` rows give logits.
   Result<std::span<const float>> run_chunk(std::span<const PromptToken> tokens, int64_t outputs,
@@ -97,6 +105,8 @@ class Session {
 
   const Model& model_;
   MemoryPlan plan_;
+  Residency residency_;
+  std::unique_ptr<WeightStream> text_stream_, vision_stream_; // null: all weights stay
   KernelChoice kernels_;
   CpuBackend backend_;
   AnonymousMemory arena_;

@@ -42,7 +42,8 @@ class Plan(Case):
         self.assertEqual(memory["anonymous"],
                          sum(memory[name] for name in ("arena", "kv_cache", "picture_embeddings",
                                                        "picture_decoding", "program")))
-        self.assertEqual(memory["needed"], memory["anonymous"] + memory["weights_mapped"])
+        self.assertEqual(memory["needed"], memory["anonymous"] + memory["weights_mapped"]
+                         + memory["program_mapped"])
         self.assertEqual(memory["weights_mapped"],
                          sum(role["bytes"] for role in out["weights"].values()))
         self.assertEqual(memory["arena"], max(memory["arena_encode"], memory["arena_prefill"]))
@@ -63,9 +64,9 @@ class Plan(Case):
         self.assertEqual(self.plan("--ram", "1G")["verdict"], "fits")
         needed = self.plan()["memory_bytes"]
         self.assertEqual(self.plan("--ram", str(needed["needed"]))["verdict"], "fits")
-        spilled = self.plan("--ram", str(needed["needed"] - 1), code=TOO_LARGE)
-        self.assertEqual(spilled["verdict"], "spills")
-        self.assertEqual(spilled["limit_source"], "--ram")
+        streams = self.plan("--ram", str(needed["needed"] - 1), code=TOO_LARGE)
+        self.assertEqual(streams["verdict"], "streams")
+        self.assertEqual(streams["limit_source"], "--ram")
         none = self.plan("--ram", str(needed["anonymous"] - 1), code=TOO_LARGE)
         self.assertEqual(none["verdict"], "does not fit")
 

@@ -1,0 +1,135 @@
+#include "plan/residency.h"
+
+#include "base/units.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <limits>
+#include <numeric>
+
+namespace pinhole {
+
+namespace {
+
+// In the window: the op that runs, the one that must follow without a pause, and what is read ahead.
+constexpr int64_t kWindowOps = 4;
+// Rows of the embedding and of position tables, of which single pages are read.
+constexpr int64_t kTableRowBytes = 16 << 20;
+
+struct OpWeight {
+  size_t op;
+  int64_t bytes;
+};
+
+std::vector<OpWeight> ops_with_weights(const Graph& graph) {
+  std::vector<OpWeight> out;
+  for (size_t i = 0; i < graph.ops().size(); ++i) {
+    const int64_t bytes = op_weight_bytes(graph, graph.ops()[i]);
+    if (bytes > 0)
+      out.push_back({i, bytes});
+  }
+  return out;
+}
+
+// Norms and biases.
+int64_t vector_bytes(const Graph& graph) {
+  int64_t bytes = 0;
+  for (const Weight& weight : graph.weights())
+    bytes += weight.rows == 1 ? row_bytes(weight.format, weight.cols) : 0;
+  return bytes;
+}
+
+std::string shown(int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); }
+
+int64_t sum_of(const std::vector<OpWeight>& ops) {
+  return std::accumulate(ops.begin(), ops.end(), int64_t{0},
+                         [](int64_t sum, const OpWeight& op) { return sum + op.bytes; });
+}
+
+int64_t largest_of(const std::vector<OpWeight>& ops) {
+  int64_t largest = 0;
+  for (const OpWeight& op : ops)
+    largest = std::max(largest, op.bytes);
+  return largest;
+}
+
+} // namespace
+
+int64_t op_weight_bytes(const Graph& graph, const Op& op) {
+  int64_t bytes = 0;
+  const auto add = [&](WeightId id) {
+    if (id == kNoWeight)
+      return;
+    const Weight& weight = graph.weight(id);
+    bytes += row_bytes(weight.format, weight.cols) * weight.rows * weight.experts;
+  };
+  for (const MatmulPart& part : op.parts)
+    add(part.weight);
+  for (const WeightId id : {op.gate, op.up, op.down})
+    add(id);
+  return bytes;
+}
+
+int64_t Residency::peak_bytes(const MemoryPlan& plan) const {
+  return plan.anonymous_bytes() + resident_bytes + window_bytes + kProgramFileBytes;
+}
+
+Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int64_t limit_bytes) {
+  Residency out;
+  out.limit_bytes = limit_bytes;
+  out.text.assign(model.text.ops().size(), false);
+  out.vision.assign(model.vision.ops().size(), false);
+  const int64_t room = limit_bytes - plan.anonymous_bytes() - kProgramFileBytes;
+  if (plan.mapped_bytes <= room) {
+    out.resident_bytes = plan.mapped_bytes;
+    return out;
+  }
+  std::vector<OpWeight> text = ops_with_weights(model.text);
+  const std::vector<OpWeight> vision = ops_with_weights(model.vision);
+  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) + kTableRowBytes;
+  // The largest stay first: the window must hold several of what is streamed. The earlier of equals
+  // stays, so that the next run's first ops are there at once.
+  std::stable_sort(text.begin(), text.end(),
+                   [](const OpWeight& a, const OpWeight& b) { return a.bytes > b.bytes; });
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (size_t stay = 0; stay <= text.size(); ++stay) {
+    const std::vector<OpWeight> streamed(text.begin() + static_cast<std::ptrdiff_t>(stay),
+                                         text.end());
+    const int64_t window =
+        kWindowOps * std::max(largest_of(streamed), largest_of(vision));
+    const int64_t resident = small + sum_of(text) - sum_of(streamed);
+    least = std::min(least, resident + window);
+    if (resident + window > room)
+      continue;
+    out.window_bytes = window;
+    // As many more as there is room for.
+    int64_t left = room - resident - window;
+    out.resident_bytes = resident;
+    for (const OpWeight& op : streamed) {
+      const bool stays = op.bytes <= left;
+      left -= stays ? op.bytes : 0;
+      out.resident_bytes += stays ? op.bytes : 0;
+      out.streamed_text_bytes += stays ? 0 : op.bytes;
+      out.text[op.op] = !stays;
+    }
+    for (const OpWeight& op : vision) {
+      out.vision[op.op] = true;
+      out.streamed_vision_bytes += op.bytes;
+    }
+    const bool experts = std::any_of(model.text.ops().begin(), model.text.ops().end(), [&](const Op& op) {
+      return op.kind == OpKind::kMoe && out.text[static_cast<size_t>(&op - model.text.ops().data())];
+    });
+    if (!experts)
+      return out;
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("{} of memory, this mixture of experts needs {}", shown(limit_bytes),
+                            shown(limit_bytes - room + plan.mapped_bytes)),
+                {}, "experts are not streamed yet; take a smaller quantisation");
+  }
+  return fail(ErrorCode::kTooLarge,
+              fmt::format("{} of memory, this run needs at least {}", shown(limit_bytes),
+                          shown(limit_bytes - room + least)),
+              {}, "lower --ctx or --max-image-tokens, or take a smaller model");
+}
+
+} // namespace pinhole

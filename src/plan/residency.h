@@ -1,0 +1,36 @@
+// Which weights stay in memory when not all of them may: the plan of a run under a limit.
+//
+// What does not stay is read from the file again for every run of its graph (a chunk of the prompt, a
+// token, a picture), op by op in the order of use, through a window of memory that is filled ahead.
+#pragma once
+
+#include "plan/memory.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace pinhole {
+
+struct Residency {
+  int64_t limit_bytes = 0;
+  int64_t resident_bytes = 0; // of weights that stay
+  int64_t window_bytes = 0;   // of streamed weights that are in memory at once; 0: none are streamed
+  int64_t streamed_text_bytes = 0;   // read for every run of the text graph
+  int64_t streamed_vision_bytes = 0; // for every picture
+  std::vector<bool> text, vision;    // by op: streamed
+
+  bool streams() const { return window_bytes > 0; }
+  // Everything that is in memory at once.
+  int64_t peak_bytes(const MemoryPlan& plan) const;
+};
+
+// The program's own code and libraries, mapped: measured 12 MiB.
+inline constexpr int64_t kProgramFileBytes = 16 << 20;
+
+// Bytes of the matrices that an op reads; 0 for ops that read only rows of a table, or none.
+int64_t op_weight_bytes(const Graph& graph, const Op& op);
+
+// The best residency under `limit_bytes`; an error with the least limit when even that is too much.
+Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int64_t limit_bytes);
+
+} // namespace pinhole
