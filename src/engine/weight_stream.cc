@@ -77,7 +77,11 @@ void WeightStream::read_ahead() {
     for (const Range& range : next.ranges) {
       for (uint64_t done = 0; done < range.bytes && !broken_off; done += kPieceBytes) {
         lock.unlock();
-        range.file->populate(range.offset + done, std::min(kPieceBytes, range.bytes - done));
+        const uint64_t bytes = std::min(kPieceBytes, range.bytes - done);
+        if (done + bytes < range.bytes) // the disk has work while pages are mapped
+          range.file->prefetch(range.offset + done + bytes,
+                               std::min(kPieceBytes, range.bytes - done - bytes));
+        range.file->populate(range.offset + done, bytes);
         lock.lock();
         broken_off = stop_ || !awake_;
       }

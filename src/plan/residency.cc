@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <limits>
 #include <numeric>
+#include <optional>
 
 namespace pinhole {
 
@@ -13,8 +14,8 @@ namespace {
 
 // In the window: the op that runs, the one that must follow without a pause, and what is read ahead.
 constexpr int64_t kWindowOps = 4;
-// Rows of the embedding and of position tables, of which single pages are read.
-constexpr int64_t kTableRowBytes = 16 << 20;
+// Of the embedding and of position tables single rows are read: no more of their pages than this.
+constexpr int64_t kMaxTableBytes = 16 << 20;
 
 struct OpWeight {
   size_t op;
@@ -37,6 +38,25 @@ int64_t vector_bytes(const Graph& graph) {
   for (const Weight& weight : graph.weights())
     bytes += weight.rows == 1 ? row_bytes(weight.format, weight.cols) : 0;
   return bytes;
+}
+
+// Tables of which rows are looked up, and that no matmul reads whole.
+int64_t table_bytes(const Model& model) {
+  int64_t bytes = 0;
+  for (const Graph* graph : {&model.text, &model.vision}) {
+    for (const Op& op : graph->ops()) {
+      if (op.kind != OpKind::kEmbed && op.kind != OpKind::kGatherWeighted)
+        continue;
+      const Weight& table = graph->weight(op.weight);
+      const bool whole = std::any_of(graph->ops().begin(), graph->ops().end(), [&](const Op& other) {
+        return std::any_of(other.parts.begin(), other.parts.end(), [&](const MatmulPart& part) {
+          return graph->weight(part.weight).tensor == table.tensor;
+        });
+      });
+      bytes += whole ? 0 : row_bytes(table.format, table.cols) * table.rows;
+    }
+  }
+  return std::min(bytes, kMaxTableBytes);
 }
 
 std::string shown(int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); }
@@ -86,38 +106,43 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   }
   std::vector<OpWeight> text = ops_with_weights(model.text);
   const std::vector<OpWeight> vision = ops_with_weights(model.vision);
-  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) + kTableRowBytes;
+  const int64_t small = 
+      vector_bytes(model.text) + vector_bytes(model.vision) + table_bytes(model);
   // The largest stay first: the window must hold several of what is streamed. The earlier of equals
   // stays, so that the next run's first ops are there at once.
   std::stable_sort(text.begin(), text.end(),
                    [](const OpWeight& a, const OpWeight& b) { return a.bytes > b.bytes; });
   int64_t least = std::numeric_limits<int64_t>::max();
+  std::optional<std::vector<OpWeight>> best; // that are streamed
+  int64_t best_bytes = std::numeric_limits<int64_t>::max();
   for (size_t stay = 0; stay <= text.size(); ++stay) {
-    const std::vector<OpWeight> streamed(text.begin() + static_cast<std::ptrdiff_t>(stay),
-                                         text.end());
-    const int64_t window =
-        kWindowOps * std::max(largest_of(streamed), largest_of(vision));
-    const int64_t resident = small + sum_of(text) - sum_of(streamed);
-    least = std::min(least, resident + window);
-    if (resident + window > room)
+    std::vector<OpWeight> streamed(text.begin() + static_cast<std::ptrdiff_t>(stay), text.end());
+    const int64_t window = kWindowOps * std::max(largest_of(streamed), largest_of(vision));
+    int64_t left = room - window - small - (sum_of(text) - sum_of(streamed));
+    least = std::min(least, room - left);
+    if (left < 0)
       continue;
-    out.window_bytes = window;
-    // As many more as there is room for.
-    int64_t left = room - resident - window;
-    out.resident_bytes = resident;
-    for (const OpWeight& op : streamed) {
+    std::erase_if(streamed, [&](const OpWeight& op) { // as many more stay as there is room for
       const bool stays = op.bytes <= left;
       left -= stays ? op.bytes : 0;
-      out.resident_bytes += stays ? op.bytes : 0;
-      out.streamed_text_bytes += stays ? 0 : op.bytes;
-      out.text[op.op] = !stays;
-    }
-    for (const OpWeight& op : vision) {
+      return stays;
+    });
+    if (sum_of(streamed) >= best_bytes)
+      continue;
+    best_bytes = sum_of(streamed);
+    best = std::move(streamed);
+    out.window_bytes = window;
+  }
+  if (best) {
+    for (const OpWeight& op : *best)
+      out.text[op.op] = true;
+    for (const OpWeight& op : vision)
       out.vision[op.op] = true;
-      out.streamed_vision_bytes += op.bytes;
-    }
-    const bool experts = std::any_of(model.text.ops().begin(), model.text.ops().end(), [&](const Op& op) {
-      return op.kind == OpKind::kMoe && out.text[static_cast<size_t>(&op - model.text.ops().data())];
+    out.streamed_text_bytes = best_bytes;
+    out.streamed_vision_bytes = sum_of(vision);
+    out.resident_bytes = small + sum_of(text) - best_bytes;
+    const bool experts = std::any_of(best->begin(), best->end(), [&](const OpWeight& op) {
+      return model.text.ops()[op.op].kind == OpKind::kMoe;
     });
     if (!experts)
       return out;

@@ -338,6 +338,54 @@ TEST_P(Sessions, PromptsWithPicturesAreReusedToo) {
   EXPECT_LE(max_difference(take(fresh->prefill(fresh_prompt)), third), 1e-5f * scale(third));
 }
 
+// --- weights that do not all stay ---
+
+TEST_P(Sessions, StreamedWeightsGiveTheSameNumbers) {
+  const KernelChoice kernels = kernel_choice(false, 2);
+  const RunShape shape = shape_of(64, 8, 64, 40);
+  SessionOptions options{shape, kernels};
+  for (const ModelFile* file : {&described_->files.text, described_->files.projector
+                                                             ? &*described_->files.projector
+                                                             : nullptr}) {
+    if (file == nullptr)
+      continue;
+    for (const MappedFile& part : file->parts())
+      options.files.push_back(&part);
+  }
+  const auto whole = session(shape, kernels);
+  // The least memory that works, and some between that and all.
+  const int64_t fixed = whole->plan().anonymous_bytes() + kProgramFileBytes;
+  std::vector<int64_t> limits;
+  for (int64_t share = 1; share < 20; ++share) {
+    const int64_t limit = fixed + whole->plan().mapped_bytes / 20 * share;
+    if (plan_residency(model(), whole->plan(), limit))
+      limits.push_back(limit);
+  }
+  if (limits.empty()) {
+    options.limit_bytes = fixed + whole->plan().mapped_bytes / 2;
+    EXPECT_FALSE(Session::create(model(), options)); // experts, or a window larger than the model
+    return;
+  }
+  const FakePicture picture(model(), 8, 8, 3);
+  const auto prompt = picture_prompt(model(), picture, encode(*whole, picture), 20);
+  const auto want = copy_of(take(whole->prefill(prompt)));
+  const auto want_next = copy_of(take(whole->step(text_token(3, prompt.size()))));
+  for (const int64_t limit : limits) {
+    options.limit_bytes = limit;
+    const auto streamed = take(Session::create(model(), options));
+    ASSERT_TRUE(streamed->residency().streams());
+    EXPECT_EQ(max_difference(take(streamed->prefill(random_prompt(model(), 9, 1))),
+                             take(session(shape, kernels)->prefill(random_prompt(model(), 9, 1)))),
+              0);
+    // A picture in between, and a run that is broken off: the order starts anew.
+    encode(*streamed, picture);
+    std::atomic<bool> cancel{true};
+    EXPECT_FALSE(streamed->prefill(prompt, &cancel));
+    EXPECT_EQ(max_difference(take(streamed->prefill(prompt)), want), 0);
+    EXPECT_EQ(max_difference(take(streamed->step(text_token(3, prompt.size()))), want_next), 0);
+  }
+}
+
 TEST_P(Sessions, OldPicturesMakeRoom) {
   const auto any = session(shape_of(64, 8, 64, 40), kernel_choice(true));
   const FakePicture a(model(), 8, 8, 5); // 16 tokens each
