@@ -36,8 +36,8 @@ Pages whole_pages(uint64_t offset, uint64_t length, uint64_t size, bool outward)
   if (offset >= size || length == 0)
     return {};
   const uint64_t end = length < size - offset ? offset + length : size;
-  const uint64_t begin =
-      outward ? offset / kPageBytes * kPageBytes : (offset + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uint64_t begin = outward ? offset / kPageBytes * kPageBytes
+                                 : (offset + kPageBytes - 1) / kPageBytes * kPageBytes;
   const uint64_t stop = outward || end == size ? end : end / kPageBytes * kPageBytes;
   return begin < stop ? Pages{begin, stop - begin} : Pages{};
 }

@@ -8,7 +8,8 @@
 
 namespace pinhole {
 
-// Writes beside `path`, syncs and renames; makes missing folders. After an error `path` is as before.
+// Writes beside `path`, syncs and renames; makes missing folders. After an error `path` is as
+// before.
 Status write_file(const std::string& path, std::string_view content);
 
 } // namespace pinhole

@@ -197,13 +197,14 @@ class AskCommand {
                format_bytes(static_cast<uint64_t>(plan.mapped_bytes)));
     const Residency& residency = answerer_->session().residency();
     if (residency.streams()) {
-      fmt::print(stderr,
-                 "limit {}: {} of weights stay, {} are read again for every token, through a window "
-                 "of {}\n",
-                 format_bytes(static_cast<uint64_t>(residency.limit_bytes)),
-                 format_bytes(static_cast<uint64_t>(residency.resident_bytes)),
-                 format_bytes(static_cast<uint64_t>(residency.streamed_text_bytes)),
-                 format_bytes(static_cast<uint64_t>(residency.window_bytes)));
+      fmt::print(
+          stderr,
+          "limit {}: {} of weights stay, {} are read again for every token, through a window "
+          "of {}\n",
+          format_bytes(static_cast<uint64_t>(residency.limit_bytes)),
+          format_bytes(static_cast<uint64_t>(residency.resident_bytes)),
+          format_bytes(static_cast<uint64_t>(residency.streamed_text_bytes)),
+          format_bytes(static_cast<uint64_t>(residency.window_bytes)));
     }
   }
 

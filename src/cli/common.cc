@@ -213,8 +213,8 @@ Result<MemoryBudget> memory_budget(const std::string& ram) {
   if (!ram.empty()) {
     const auto bytes = parse_bytes(ram);
     if (!bytes)
-      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no amount of memory", ram), "--ram",
-                  "give it as 16G or 800M");
+      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no amount of memory", ram),
+                  "--ram", "give it as 16G or 800M");
     return MemoryBudget{*bytes, "--ram"};
   }
   const MemoryLimit limit = memory_limit();

@@ -90,6 +90,8 @@ class PlanCommand {
       progress.update("measuring this machine", 0, 1, "");
       rates_.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
       for (const PlanReport& one : reports_) {
+        if (one.residency.streams() && !one.files.text.parts().empty())
+          rates_.disk_gb_per_s = measure_disk(one.files.text.parts().front());
         for (const Graph* graph : {&one.model.text, &one.model.vision})
           measured = measure_rates(*graph, kernels, threads, rates_) || measured;
       }
@@ -156,9 +158,9 @@ void add_plan(CLI::App& app, int& exit) {
   plan->add_option("--max-image-tokens", o.request.picture.max_tokens,
                    "Scale each picture down to cost at most this many tokens")
       ->check(CLI::Range(1, 1 << 20));
-  plan->add_option("--weights", o.request.weights,
-                   fmt::format("Plan as if the weights were quantised so: {}",
-                               fmt::join(recipe_names(), ", ")));
+  plan->add_option(
+      "--weights", o.request.weights,
+      fmt::format("Plan as if the weights were quantised so: {}", fmt::join(recipe_names(), ", ")));
   plan->add_option("--ram", o.ram, "Memory to fit in, such as 16G (default: what is available)");
   plan->add_flag("--layers", o.layers, "Bytes and times of each layer");
   plan->add_flag("--explain", o.explain, "Say in words where the bytes come from");

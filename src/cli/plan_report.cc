@@ -52,19 +52,23 @@ int64_t largest(int64_t high, FunctionRef<bool(int64_t)> fits) {
   return low;
 }
 
-bool fits(const Model& model, const RunShape& shape, const KernelChoice& kernels, int64_t limit) {
-  const auto plan = plan_memory(model, shape, kernels);
-  return plan && plan->anonymous_bytes() + plan->mapped_bytes + kProgramFileBytes <= limit;
+// Whether such a run stays in memory whole; where the one that was asked for is streamed, whether it
+// runs at all.
+bool fits(const PlanReport& report, const RunShape& shape, const KernelChoice& kernels) {
+  const auto plan = plan_memory(report.model, shape, kernels);
+  if (!plan)
+    return false;
+  const auto residency = plan_residency(report.model, *plan, report.limit.bytes);
+  return residency && (!residency->streams() || report.residency.streams());
 }
 
 void find_room(const PlanRequest& request, const KernelChoice& kernels, PlanReport& report) {
   const RunShape shape = run_shape(request, report.pictures);
-  const int64_t limit = report.limit.bytes;
   report.longest_context_tokens =
       kContextStep * largest(report.model.context_length / kContextStep, [&](int64_t steps) {
         RunShape longer = shape;
         longer.context_tokens = steps * kContextStep;
-        return fits(report.model, longer, kernels, limit);
+        return fits(report, longer, kernels);
       });
   if (!report.model.pictures)
     return;
@@ -79,7 +83,7 @@ void find_room(const PlanRequest& request, const KernelChoice& kernels, PlanRepo
     const auto picture = picture_of(width);
     if (!picture || picture->target.width < width * side || picture->tokens > shape.context_tokens)
       return false;
-    return fits(report.model, run_shape(request, {*picture}), kernels, limit);
+    return fits(report, run_shape(request, {*picture}), kernels);
   });
   if (steps == 0)
     return;
@@ -155,7 +159,8 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
 }
 
 void add_speed(const KernelChoice& kernels, const KernelRates& rates, PlanReport& report) {
-  report.speed = plan_speed(report.model, report.question, kernels.kv_type, rates);
+  report.speed =
+      plan_speed(report.model, report.question, kernels.kv_type, rates, report.residency);
 }
 
 Json report_to_json(const PlanReport& report, const KernelRates& rates, bool layers) {
@@ -171,22 +176,22 @@ Json report_to_json(const PlanReport& report, const KernelRates& rates, bool lay
   for (const RoleBytes& role : report.roles)
     out["weights"][std::string(role_name(role.role))] = {
         {"tensors", role.tensors}, {"elements", role.elements}, {"bytes", role.bytes}};
-  out["memory_bytes"] = {{"weights_mapped", memory.mapped_bytes},
-                         {"arena", memory.arena_bytes},
-                         {"arena_encode", memory.vision.arena_bytes},
-                         {"arena_prefill", report.prefill_arena_bytes},
-                         {"arena_decode", report.decode_arena_bytes},
-                         {"kv_cache", memory.kv_cache_bytes},
-                         {"kv_cache_per_token", memory.kv_cache_bytes /
-                                                    std::max<int64_t>(
-                                                        memory.shape.context_tokens, 1)},
-                         {"picture_embeddings", memory.features_bytes},
-                         {"picture_decoding", memory.picture_io_bytes},
-                         {"program", memory.fixed_bytes},
-                         {"program_mapped", kProgramFileBytes},
-                         {"anonymous", memory.anonymous_bytes()},
-                         {"needed", report.needed_bytes()},
-                         {"limit", report.limit.bytes}};
+  out["memory_bytes"] = {
+      {"weights_mapped", memory.mapped_bytes},
+      {"arena", memory.arena_bytes},
+      {"arena_encode", memory.vision.arena_bytes},
+      {"arena_prefill", report.prefill_arena_bytes},
+      {"arena_decode", report.decode_arena_bytes},
+      {"kv_cache", memory.kv_cache_bytes},
+      {"kv_cache_per_token",
+       memory.kv_cache_bytes / std::max<int64_t>(memory.shape.context_tokens, 1)},
+      {"picture_embeddings", memory.features_bytes},
+      {"picture_decoding", memory.picture_io_bytes},
+      {"program", memory.fixed_bytes},
+      {"program_mapped", kProgramFileBytes},
+      {"anonymous", memory.anonymous_bytes()},
+      {"needed", report.needed_bytes()},
+      {"limit", report.limit.bytes}};
   if (report.residency.streams()) {
     out["streaming_bytes"] = {{"resident", report.residency.resident_bytes},
                               {"window", report.residency.window_bytes},

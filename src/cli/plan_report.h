@@ -38,8 +38,8 @@ struct PlanReport {
   std::vector<RoleBytes> roles;
   std::vector<Picture> pictures;
   MemoryPlan memory;
-  Residency residency; // when it streams
-  std::string refusal; // why it does not fit at all
+  Residency residency;                                     // when it streams
+  std::string refusal;                                     // why it does not fit at all
   int64_t prefill_arena_bytes = 0, decode_arena_bytes = 0; // what these alone would need
   TransformersFootprint transformers;
   QuestionShape question;
@@ -50,14 +50,14 @@ struct PlanReport {
   Size largest_picture;
   int64_t largest_picture_tokens = 0;
 
-  int64_t needed_bytes() const { 
+  int64_t needed_bytes() const {
     return memory.anonymous_bytes() + memory.mapped_bytes + kProgramFileBytes;
   }
   Verdict verdict() const;
 };
 
-// Describes the model from its files' headers, or its configuration alone, and plans the run. Speeds
-// are still missing: they need the kernels' rates (add_speed).
+// Describes the model from its files' headers, or its configuration alone, and plans the run.
+// Speeds are still missing: they need the kernels' rates (add_speed).
 Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& kernels,
                                const MemoryBudget& limit);
 void add_speed(const KernelChoice& kernels, const KernelRates& rates, PlanReport& report);

@@ -40,7 +40,8 @@ std::string types_of(const Model& model, Role role) {
 
 void print_memory(const PlanReport& report) {
   const MemoryPlan& m = report.memory;
-  fmt::print("{}\n", bold("weights: mapped from the file, the kernel can drop them", STDOUT_FILENO));
+  fmt::print("{}\n",
+             bold("weights: mapped from the file, the kernel can drop them", STDOUT_FILENO));
   for (const RoleBytes& role : report.roles)
     line(role_name(role.role), role.bytes, types_of(report.model, role.role));
   fmt::print("{}\n", bold("anonymous: reserved before the first token", STDOUT_FILENO));
@@ -104,6 +105,10 @@ void print_speed(const PlanReport& report, const KernelRates& rates) {
   fmt::print("{} {} threads, {}, memory read at {:.0f} GB/s\n",
              bold("time on this machine", STDOUT_FILENO), rates.num_threads, rates.isa,
              rates.read_gb_per_s);
+  if (report.residency.streams() && rates.disk_gb_per_s > 0)
+    fmt::print("  weights stream at {:.1f} GB/s from this disk\n", rates.disk_gb_per_s);
+  if (report.residency.streams() && rates.disk_gb_per_s == 0)
+    fmt::print("  without the time for streaming: there is no file to measure\n");
   for (const Picture& picture : report.pictures) {
     fmt::print("  picture {:<18} read at {}x{}, {} tokens\n", picture.name, picture.target.width,
                picture.target.height, picture.tokens);
@@ -122,10 +127,9 @@ void print_speed(const PlanReport& report, const KernelRates& rates) {
 
 void print_report(const PlanReport& report, const KernelRates& rates) {
   const Model& model = report.model;
-  fmt::print("{}  {}, {:.2f} billion parameters, {} layers{}\n",
-             bold(model.name, STDOUT_FILENO), model.family,
-             static_cast<double>(report.transformers.parameters) * 1e-9, model.cache.layers,
-             report.config_only ? "; from its configuration alone" : "");
+  fmt::print("{}  {}, {:.2f} billion parameters, {} layers{}\n", bold(model.name, STDOUT_FILENO),
+             model.family, static_cast<double>(report.transformers.parameters) * 1e-9,
+             model.cache.layers, report.config_only ? "; from its configuration alone" : "");
   print_memory(report);
   print_verdict(report);
   print_speed(report, rates);
@@ -149,26 +153,28 @@ void print_explanation(const PlanReport& report) {
   const int64_t per_token = kv_bytes_per_token(cache, kernels::KvType::kF16);
   const int64_t naive = 2 * cache.layers * model.hidden_size * 2;
   fmt::print("{}\n", bold("why", STDOUT_FILENO));
-  fmt::print("KV cache. Each layer keeps a key and a value of every token in the context, so that a "
-             "new token\nneed not read the old ones again. Here a token takes 2 x {} layers x {} kv "
-             "heads x {} numbers:\n{} bytes in f16. The formula that is often quoted, 2 x layers x "
-             "hidden_size x bytes, gives {}:\n{:.1f} times as many, since several query heads share "
-             "one key here.\n",
-             cache.layers, cache.kv_heads, cache.head_dim,
-             format_count(static_cast<uint64_t>(per_token)),
-             format_count(static_cast<uint64_t>(naive)),
-             static_cast<double>(naive) / static_cast<double>(per_token));
-  fmt::print("4 bits. {:.2f} billion parameters at half a byte would be {}. Only the {:.2f} billion "
-             "in\nlinear layers become 4-bit numbers in bitsandbytes (nf4); embeddings, the output "
-             "matrix, norms{}\nstay at 16 bits, which makes {} and {} of scales.\n",
-             static_cast<double>(t.parameters) * 1e-9, gigabytes(t.parameters / 2),
-             static_cast<double>(t.linear) * 1e-9,
-             t.parameters - t.linear > 2 * t.linear ? " and, here, the experts" : "",
-             gigabytes(t.nf4_bytes()), bytes(t.nf4_constant_bytes()));
-  fmt::print("transformers holds {} in float32, {} in bfloat16, all of it\nanonymous memory. Here "
-             "weights stay mapped: {} that the kernel can drop and read again, and {}\nanonymous.\n",
-             gigabytes(t.float32_bytes()), gigabytes(t.bfloat16_bytes()),
-             bytes(report.memory.mapped_bytes), bytes(report.memory.anonymous_bytes()));
+  fmt::print(
+      "KV cache. Each layer keeps a key and a value of every token in the context, so that a "
+      "new token\nneed not read the old ones again. Here a token takes 2 x {} layers x {} kv "
+      "heads x {} numbers:\n{} bytes in f16. The formula that is often quoted, 2 x layers x "
+      "hidden_size x bytes, gives {}:\n{:.1f} times as many, since several query heads share "
+      "one key here.\n",
+      cache.layers, cache.kv_heads, cache.head_dim, format_count(static_cast<uint64_t>(per_token)),
+      format_count(static_cast<uint64_t>(naive)),
+      static_cast<double>(naive) / static_cast<double>(per_token));
+  fmt::print(
+      "4 bits. {:.2f} billion parameters at half a byte would be {}. Only the {:.2f} billion "
+      "in\nlinear layers become 4-bit numbers in bitsandbytes (nf4); embeddings, the output "
+      "matrix, norms{}\nstay at 16 bits, which makes {} and {} of scales.\n",
+      static_cast<double>(t.parameters) * 1e-9, gigabytes(t.parameters / 2),
+      static_cast<double>(t.linear) * 1e-9,
+      t.parameters - t.linear > 2 * t.linear ? " and, here, the experts" : "",
+      gigabytes(t.nf4_bytes()), bytes(t.nf4_constant_bytes()));
+  fmt::print(
+      "transformers holds {} in float32, {} in bfloat16, all of it\nanonymous memory. Here "
+      "weights stay mapped: {} that the kernel can drop and read again, and {}\nanonymous.\n",
+      gigabytes(t.float32_bytes()), gigabytes(t.bfloat16_bytes()),
+      bytes(report.memory.mapped_bytes), bytes(report.memory.anonymous_bytes()));
   for (const Picture& picture : report.pictures) {
     int64_t heads = 0;
     for (const Op& op : model.vision.ops())

@@ -63,7 +63,8 @@ void WeightStream::read_ahead() {
   while (true) {
     const auto may_read = [&] {
       const Segment& next = segments_[read_ % segments_.size()];
-      // Never more than one round ahead: a segment that is in use must not be read and dropped twice.
+      // Never more than one round ahead: a segment that is in use must not be read and dropped
+      // twice.
       return awake_ && read_ - released_ < segments_.size() &&
              (held_bytes_ == 0 || held_bytes_ + next.bytes <= window_bytes_);
     };

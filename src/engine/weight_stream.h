@@ -1,6 +1,6 @@
-// Weights that do not stay in memory: a thread reads them from the mapped files in the order in which
-// a graph's ops use them, ahead by a window of bytes, and drops them after use. What plan/residency.h
-// decided is kept: no more than the window is mapped at once.
+// Weights that do not stay in memory: a thread reads them from the mapped files in the order in
+// which a graph's ops use them, ahead by a window of bytes, and drops them after use. What
+// plan/residency.h decided is kept: no more than the window is mapped at once.
 //
 // The order is a circle: after the last op of a graph comes the first of its next run.
 #pragma once
@@ -19,7 +19,8 @@ namespace pinhole {
 
 class WeightStream {
  public:
-  // `streamed` by op; every weight of these ops must lie in one of `files`, which outlive the stream.
+  // `streamed` by op; every weight of these ops must lie in one of `files`, which outlive the
+  // stream.
   WeightStream(const Graph& graph, const std::vector<bool>& streamed,
                std::span<const MappedFile* const> files, int64_t window_bytes);
   ~WeightStream();
@@ -29,8 +30,8 @@ class WeightStream {
   // Called by one thread, op after op of a run: returns when the op's weights are in memory.
   void wait_for(size_t op_idx);
   void release(size_t op_idx);
-  // Drops everything and stops reading until the next wait_for(): the graph will not run soon, or its
-  // last run was broken off.
+  // Drops everything and stops reading until the next wait_for(): the graph will not run soon, or
+  // its last run was broken off.
   void rest();
 
  private:

@@ -70,6 +70,26 @@ MachineRate measure_read(const kernels::Table& table, ThreadPool& threads) {
   return rate;
 }
 
+double measure_disk(const MappedFile& file) {
+  constexpr uint64_t kSample = 512u << 20, kPiece = 16u << 20;
+  const uint64_t size = file.bytes().size();
+  const uint64_t begin = size > kSample ? (size - kSample) / 2 : 0;
+  const uint64_t end = std::min(size, begin + kSample);
+  if (begin == end)
+    return 0;
+  file.drop(begin, end - begin);
+  const auto start = std::chrono::steady_clock::now();
+  for (uint64_t at = begin; at < end; at += kPiece) {
+    const uint64_t bytes = std::min(kPiece, end - at);
+    file.prefetch(at + bytes, std::min(kPiece, end - at - bytes));
+    file.populate(at, bytes);
+  }
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  file.drop(begin, end - begin);
+  return static_cast<double>(end - begin) * 1e-9 / seconds;
+}
+
 Machine measure_machine(const kernels::Table& table, ThreadPool& threads) {
   Machine machine;
   machine.isa = table.isa;

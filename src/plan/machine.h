@@ -2,6 +2,7 @@
 // Predictions and reports are shares of these.
 #pragma once
 
+#include "base/mapped_file.h"
 #include "base/thread_pool.h"
 #include "kernels/table.h"
 
@@ -30,6 +31,10 @@ struct Machine {
 // Memory read on one thread and on all. It moves with the work of neighbours, by a factor of two
 // where it was watched: measure it beside what is held against it.
 MachineRate measure_read(const kernels::Table& table, ThreadPool& threads);
+
+// GB/s at which streamed weights (engine/weight_stream.h) come from a file: a part of it, which the
+// page cache forgets before and after. 0 for an empty file.
+double measure_disk(const MappedFile& file);
 
 // Takes about a second and 512 MiB; the best of several short runs, so that a moment of other work
 // does not count.

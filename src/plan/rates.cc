@@ -66,8 +66,7 @@ double median_seconds(ThreadPool& threads, FunctionRef<void(int)> work) {
   while (runs.size() < 3 || (total < kEnoughSeconds && runs.size() < 100)) {
     const auto start = std::chrono::steady_clock::now();
     threads.run(work);
-    runs.push_back(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    runs.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     total += runs.back();
     if (runs.back() > 0.5)
       break;
@@ -138,9 +137,9 @@ FormatRate measure_format(const KernelChoice& choice, ThreadPool& threads, Forma
   }
   const double many = matmul_seconds(choice, threads, format, rows[1]);
   // seconds = a * rows + b; where measuring noise leaves no b, all of it is arithmetic.
-  const double a = std::clamp((many - few) / static_cast<double>(rows[1] - rows[0]),
-                              0.5 * many / static_cast<double>(rows[1]),
-                              many / static_cast<double>(rows[1]));
+  const double a =
+      std::clamp((many - few) / static_cast<double>(rows[1] - rows[0]),
+                 0.5 * many / static_cast<double>(rows[1]), many / static_cast<double>(rows[1]));
   const double b = many - a * static_cast<double>(rows[1]);
   rate.many_gflop_per_s = gflop(1) / a;
   rate.unpack_gb_per_s = weight_gb / std::max(b, 1e-9);
@@ -213,7 +212,8 @@ double measure_activation(const KernelChoice& choice, ThreadPool& threads) {
 // Of the last level that the kernel tells of ("32768K"). (sysconf counts all sockets.)
 int64_t shared_cache_bytes() {
   for (int index = 4; index >= 2; --index) {
-    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/size");
+    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) +
+                       "/size");
     std::string text;
     if (file >> text)
       return parse_bytes(text).value_or(0);
@@ -313,9 +313,8 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
   bool measured = false;
   if (rates.elementwise_gb_per_s == 0 || rates.activation_gb_per_s == 0) {
     measured = true;
-    rates.attention_gflop_per_s =
-        measure_attention(kernels, threads, kernels::KvType::kF32, kAttentionRows, kAttentionRows,
-                          1, kAttentionDim);
+    rates.attention_gflop_per_s = measure_attention(
+        kernels, threads, kernels::KvType::kF32, kAttentionRows, kAttentionRows, 1, kAttentionDim);
     rates.cache_gb_per_s = measure_attention(kernels, threads, kernels::KvType::kF16, 1,
                                              kCachedKeys, kCachedHeads, kCachedDim);
     rates.elementwise_gb_per_s = measure_elementwise(kernels, threads);
@@ -380,6 +379,7 @@ Json rates_to_json(const KernelRates& rates) {
               {"elementwise_gb_per_s", rates.elementwise_gb_per_s},
               {"activation_gb_per_s", rates.activation_gb_per_s},
               {"map_gb_per_s", rates.map_gb_per_s},
+              {"disk_gb_per_s", rates.disk_gb_per_s},
               {"shared_cache_bytes", rates.shared_cache_bytes},
               {"formats", Json::object()}};
   for (const FormatInfo& info : kFormats) {

@@ -1,6 +1,6 @@
-// How fast the kernels of this machine really are, per weight format: measured once with the kernels
-// themselves, on all threads at once, and kept in the user's cache folder. Predicted times are counts
-// of work (plan/work.h) over these rates.
+// How fast the kernels of this machine really are, per weight format: measured once with the
+// kernels themselves, on all threads at once, and kept in the user's cache folder. Predicted times
+// are counts of work (plan/work.h) over these rates.
 #pragma once
 
 #include "base/json.h"
@@ -32,13 +32,14 @@ struct KernelRates {
   std::string isa;
   int num_threads = 1;
   bool exact = false;
-  double read_gb_per_s = 0;             // memory, beyond the caches
-  double attention_gflop_per_s = 0;     // many queries
-  double cache_gb_per_s = 0;            // one query, keys and values from memory
-  double elementwise_gb_per_s = 0;      // norms and activations: bytes read and written
-  double activation_gb_per_s = 0;       // GELU on f32: bytes of its input
-  double map_gb_per_s = 0;              // first touch of a mapped file that the page cache holds
-  int64_t shared_cache_bytes = 0;       // the last level of cache; 0: not known
+  double read_gb_per_s = 0;         // memory, beyond the caches
+  double attention_gflop_per_s = 0; // many queries
+  double cache_gb_per_s = 0;        // one query, keys and values from memory
+  double elementwise_gb_per_s = 0;  // norms and activations: bytes read and written
+  double activation_gb_per_s = 0;   // GELU on f32: bytes of its input
+  double map_gb_per_s = 0;          // first touch of a mapped file that the page cache holds
+  double disk_gb_per_s = 0;         // of the model's file, when it is streamed; not kept
+  int64_t shared_cache_bytes = 0;   // the last level of cache; 0: not known
   std::array<FormatRate, std::size(kFormats)> formats{}; // by FormatId; zeros: not measured
 
   const FormatRate& of(FormatId format) const { return formats[static_cast<size_t>(format)]; }

@@ -77,8 +77,8 @@ class Application {
  private:
   // What a weight of the text part gets when no rule names it.
   FormatId plain(const Weight& weight) const {
-    if (recipe_.whole_model || is_text_matrix(weight.role) ||
-        weight.role == Role::kTextEmbedding || weight.role == Role::kTextOutput) {
+    if (recipe_.whole_model || is_text_matrix(weight.role) || weight.role == Role::kTextEmbedding ||
+        weight.role == Role::kTextOutput) {
       return weight.rows == 1 && !recipe_.whole_model ? FormatId::kF32 : recipe_.base;
     }
     return FormatId::kF32; // norms, routers

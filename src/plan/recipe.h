@@ -32,7 +32,8 @@ std::vector<RoleBytes> bytes_by_role(const Model& model);
 // What `from_pretrained` of transformers holds, in bytes: get_memory_footprint().
 struct TransformersFootprint {
   int64_t parameters = 0;
-  int64_t linear = 0; // of them weights of nn.Linear other than lm_head: what bitsandbytes quantises
+  int64_t linear =
+      0; // of them weights of nn.Linear other than lm_head: what bitsandbytes quantises
   int64_t float32_bytes() const { return 4 * parameters; }
   int64_t bfloat16_bytes() const { return 2 * parameters; }
   // Two weights a byte; the rest stays at 16 bit. Its constants (see below) are not counted there.

@@ -12,7 +12,8 @@ namespace pinhole {
 
 namespace {
 
-// In the window: the op that runs, the one that must follow without a pause, and what is read ahead.
+// In the window: the op that runs, the one that must follow without a pause, and what is read
+// ahead.
 constexpr int64_t kWindowOps = 4;
 // Of the embedding and of position tables single rows are read: no more of their pages than this.
 constexpr int64_t kMaxTableBytes = 16 << 20;
@@ -48,11 +49,12 @@ int64_t table_bytes(const Model& model) {
       if (op.kind != OpKind::kEmbed && op.kind != OpKind::kGatherWeighted)
         continue;
       const Weight& table = graph->weight(op.weight);
-      const bool whole = std::any_of(graph->ops().begin(), graph->ops().end(), [&](const Op& other) {
-        return std::any_of(other.parts.begin(), other.parts.end(), [&](const MatmulPart& part) {
-          return graph->weight(part.weight).tensor == table.tensor;
-        });
-      });
+      const bool whole =
+          std::any_of(graph->ops().begin(), graph->ops().end(), [&](const Op& other) {
+            return std::any_of(other.parts.begin(), other.parts.end(), [&](const MatmulPart& part) {
+              return graph->weight(part.weight).tensor == table.tensor;
+            });
+          });
       bytes += whole ? 0 : row_bytes(table.format, table.cols) * table.rows;
     }
   }
@@ -106,8 +108,7 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   }
   std::vector<OpWeight> text = ops_with_weights(model.text);
   const std::vector<OpWeight> vision = ops_with_weights(model.vision);
-  const int64_t small = 
-      vector_bytes(model.text) + vector_bytes(model.vision) + table_bytes(model);
+  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) + table_bytes(model);
   // The largest stay first: the window must hold several of what is streamed. The earlier of equals
   // stays, so that the next run's first ops are there at once.
   std::stable_sort(text.begin(), text.end(),

@@ -1,7 +1,8 @@
 // Which weights stay in memory when not all of them may: the plan of a run under a limit.
 //
-// What does not stay is read from the file again for every run of its graph (a chunk of the prompt, a
-// token, a picture), op by op in the order of use, through a window of memory that is filled ahead.
+// What does not stay is read from the file again for every run of its graph (a chunk of the prompt,
+// a token, a picture), op by op in the order of use, through a window of memory that is filled
+// ahead.
 #pragma once
 
 #include "plan/memory.h"
@@ -14,7 +15,7 @@ namespace pinhole {
 struct Residency {
   int64_t limit_bytes = 0;
   int64_t resident_bytes = 0; // of weights that stay
-  int64_t window_bytes = 0;   // of streamed weights that are in memory at once; 0: none are streamed
+  int64_t window_bytes = 0; // of streamed weights that are in memory at once; 0: none are streamed
   int64_t streamed_text_bytes = 0;   // read for every run of the text graph
   int64_t streamed_vision_bytes = 0; // for every picture
   std::vector<bool> text, vision;    // by op: streamed

@@ -6,8 +6,8 @@ namespace pinhole {
 
 namespace {
 
-constexpr double kCacheShare = 0.75;     // of the shared cache that weights may count on
-constexpr double kCacheGigabytes = 1e6;  // GB/s: no limit beside the kernels' own
+constexpr double kCacheShare = 0.75;    // of the shared cache that weights may count on
+constexpr double kCacheGigabytes = 1e6; // GB/s: no limit beside the kernels' own
 
 double per_giga(double amount, double giga_per_s) {
   return giga_per_s > 0 ? amount * 1e-9 / giga_per_s : 0;
@@ -53,16 +53,14 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
   case OpKind::kMatmul: {
     const double rows = rows_of(graph, op, shape);
     const FormatRate& first = rates.of(graph.weight(op.parts.front().weight).format);
-    double seconds =
-        rows > 1 ? per_giga(4.0 * rows * static_cast<double>(graph.value(op.x).cols),
-                            first.pack_gb_per_s)
-                 : 0;
+    double seconds = rows > 1 ? per_giga(4.0 * rows * static_cast<double>(graph.value(op.x).cols),
+                                         first.pack_gb_per_s)
+                              : 0;
     for (const MatmulPart& part : op.parts) {
       Op one = op;
       one.parts = {part};
       const Work work = op_work(graph, one, shape);
-      seconds +=
-          matrix_seconds(work, rows, rates.of(graph.weight(part.weight).format), rates);
+      seconds += matrix_seconds(work, rows, rates.of(graph.weight(part.weight).format), rates);
       if (op.activation != Activation::kNone)
         seconds += per_giga(4.0 * rows * static_cast<double>(graph.value(part.y).cols),
                             rates.activation_gb_per_s);
@@ -122,15 +120,20 @@ double run_seconds(const Graph& graph, const WorkShape& shape, const KernelRates
 }
 
 SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels::KvType kv_type,
-                     const KernelRates& machine) {
+                     const KernelRates& machine, const Residency& residency) {
   SpeedPlan plan;
   KernelRates rates = machine;
   // Weights that stay in the shared cache from token to token are read at the kernels' own rates.
   if (run_work(model.text, text_shape(1, 0, kv_type)).weight_bytes <
       kCacheShare * static_cast<double>(machine.shared_cache_bytes))
     rates.read_gb_per_s = kCacheGigabytes;
-  plan.map_seconds =
-      per_giga(static_cast<double>(model.weight_bytes), machine.map_gb_per_s);
+  const double text_disk =
+      per_giga(static_cast<double>(residency.streamed_text_bytes), machine.disk_gb_per_s);
+  const double vision_disk =
+      per_giga(static_cast<double>(residency.streamed_vision_bytes), machine.disk_gb_per_s);
+  plan.map_seconds = per_giga(
+      static_cast<double>(residency.streams() ? residency.resident_bytes : model.weight_bytes),
+      machine.map_gb_per_s);
   for (const int64_t patches : question.picture_patches) {
     WorkShape shape;
     shape.rows = {patches, 0};
@@ -138,19 +141,19 @@ SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels:
       const int64_t side = model.pictures->window_size_px / model.pictures->patch_size;
       shape.window_keys = side * side;
     }
-    plan.encode_seconds += run_seconds(model.vision, shape, rates);
+    plan.encode_seconds += std::max(run_seconds(model.vision, shape, rates), vision_disk);
   }
   for (int64_t past = 0; past < question.prompt_tokens; past += question.chunk_tokens) {
     const int64_t tokens = std::min(question.chunk_tokens, question.prompt_tokens - past);
     const WorkShape shape = text_shape(tokens, past, kv_type);
-    plan.prefill_seconds += run_seconds(model.text, shape, rates);
+    plan.prefill_seconds += std::max(run_seconds(model.text, shape, rates), text_disk);
     add_blocks(model.text, shape, rates, &BlockCost::prefill_seconds, plan.blocks);
   }
   const WorkShape first = text_shape(1, question.prompt_tokens, kv_type);
-  plan.decode_seconds = run_seconds(model.text, first, rates);
+  plan.decode_seconds = std::max(run_seconds(model.text, first, rates), text_disk);
   add_blocks(model.text, first, rates, &BlockCost::decode_seconds, plan.blocks);
-  plan.decode_full_seconds = run_seconds(
-      model.text, text_shape(1, std::max<int64_t>(question.context_tokens - 1, 0), kv_type), rates);
+  const WorkShape last = text_shape(1, std::max<int64_t>(question.context_tokens - 1, 0), kv_type);
+  plan.decode_full_seconds = std::max(run_seconds(model.text, last, rates), text_disk);
   for (BlockCost& cost : plan.blocks) {
     for (const Op& op : model.text.ops()) {
       if (op.block != cost.block)

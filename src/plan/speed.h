@@ -4,6 +4,7 @@
 #include "model/model.h"
 #include "plan/memory.h"
 #include "plan/rates.h"
+#include "plan/residency.h"
 #include "plan/work.h"
 
 #include <vector>
@@ -40,7 +41,9 @@ struct SpeedPlan {
   double first_token_seconds() const { return map_seconds + encode_seconds + prefill_seconds; }
 };
 
+// `residency` says what is streamed: then a run takes as long as its bytes take from the disk, if
+// that is longer.
 SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels::KvType kv_type,
-                     const KernelRates& rates);
+                     const KernelRates& rates, const Residency& residency = {});
 
 } // namespace pinhole

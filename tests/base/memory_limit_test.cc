@@ -85,8 +85,8 @@ TEST(ParseBytes, UnitsThatPeopleWrite) {
 }
 
 TEST(ParseBytes, NothingElse) {
-  for (const char* text : {"", "G", "x", "-1G", "0", "0.0001", "nan", "inf", "1e300", "16 G", "16GX",
-                           "16Gi", "1e18G", "16G16G"})
+  for (const char* text : {"", "G", "x", "-1G", "0", "0.0001", "nan", "inf", "1e300", "16 G",
+                           "16GX", "16Gi", "1e18G", "16G16G"})
     EXPECT_FALSE(parse_bytes(text)) << text;
 }
 

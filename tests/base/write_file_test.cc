@@ -4,9 +4,9 @@
 #include "base/mapped_file.h"
 #include "support/temp_dir.h"
 
+#include <csignal>
 #include <filesystem>
 #include <gtest/gtest.h>
-#include <csignal>
 #include <sys/resource.h>
 
 namespace pinhole {

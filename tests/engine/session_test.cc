@@ -344,9 +344,9 @@ TEST_P(Sessions, StreamedWeightsGiveTheSameNumbers) {
   const KernelChoice kernels = kernel_choice(false, 2);
   const RunShape shape = shape_of(64, 8, 64, 40);
   SessionOptions options{shape, kernels};
-  for (const ModelFile* file : {&described_->files.text, described_->files.projector
-                                                             ? &*described_->files.projector
-                                                             : nullptr}) {
+  for (const ModelFile* file :
+       {&described_->files.text,
+        described_->files.projector ? &*described_->files.projector : nullptr}) {
     if (file == nullptr)
       continue;
     for (const MappedFile& part : file->parts())

@@ -19,7 +19,8 @@ struct Planned {
 
 std::unique_ptr<Planned> config_model(const std::string& name) {
   auto out = std::make_unique<Planned>();
-  out->files = take(ModelFiles::open_to_plan(testing::golden("footprint/" + name + ".config.json")));
+  out->files =
+      take(ModelFiles::open_to_plan(testing::golden("footprint/" + name + ".config.json")));
   out->model = take(describe_model(out->files));
   return out;
 }
@@ -117,8 +118,8 @@ TEST(ConfigOnly, PlansAsTheFolderItself) {
     // What the collection's folders hold in F32, as their configurations say.
     EXPECT_EQ(config.model.weight_bytes, whole->model.weight_bytes) << name;
     EXPECT_EQ(config.model.text.ops().size(), whole->model.text.ops().size()) << name;
-    const RunShape shape{.context_tokens = 512, .chunk_tokens = 128, .max_patches = 256,
-                         .feature_tokens = 64};
+    const RunShape shape{
+        .context_tokens = 512, .chunk_tokens = 128, .max_patches = 256, .feature_tokens = 64};
     const KernelChoice kernels{table, false, 2, kernels::KvType::kF16};
     const MemoryPlan a = take(plan_memory(config.model, shape, kernels));
     const MemoryPlan b = take(plan_memory(whole->model, shape, kernels));

@@ -1,5 +1,5 @@
-// Which weights stay under a limit: the promise holds, nothing is forgotten, and what is refused says
-// what would do.
+// Which weights stay under a limit: the promise holds, nothing is forgotten, and what is refused
+// says what would do.
 #include "plan/residency.h"
 
 #include "base/memory_limit.h"
@@ -22,8 +22,8 @@ class ResidencyOf : public ::testing::TestWithParam<const char*> {
     } else {
       REQUIRE_GOLDEN();
       described_ = std::make_unique<testing::Described>();
-      described_->files = take(
-          ModelFiles::open_to_plan(testing::golden("footprint/" + name + ".config.json")));
+      described_->files =
+          take(ModelFiles::open_to_plan(testing::golden("footprint/" + name + ".config.json")));
       described_->model = take(describe_model(described_->files));
     }
     RunShape shape;
@@ -36,9 +36,7 @@ class ResidencyOf : public ::testing::TestWithParam<const char*> {
   }
   const Model& model() const { return described_->model; }
   Result<Residency> under(int64_t limit) const { return plan_residency(model(), plan_, limit); }
-  int64_t whole() const {
-    return plan_.anonymous_bytes() + plan_.mapped_bytes + kProgramFileBytes;
-  }
+  int64_t whole() const { return plan_.anonymous_bytes() + plan_.mapped_bytes + kProgramFileBytes; }
 
   std::unique_ptr<testing::Described> described_;
   MemoryPlan plan_;
@@ -54,8 +52,8 @@ TEST_P(ResidencyOf, NothingIsStreamedWhereAllFits) {
 TEST_P(ResidencyOf, EveryByteStaysOrIsStreamed) {
   int streaming = 0;
   for (int percent = 5; percent < 100; percent += 5) {
-    const int64_t limit = plan_.anonymous_bytes() + kProgramFileBytes +
-                          plan_.mapped_bytes / 100 * percent;
+    const int64_t limit =
+        plan_.anonymous_bytes() + kProgramFileBytes + plan_.mapped_bytes / 100 * percent;
     const auto residency = under(limit);
     if (!residency)
       continue;
@@ -86,8 +84,8 @@ TEST_P(ResidencyOf, EveryByteStaysOrIsStreamed) {
 TEST_P(ResidencyOf, MoreMemoryNeverMeansMoreReading) {
   int64_t before = std::numeric_limits<int64_t>::max();
   for (int percent = 5; percent <= 100; percent += 5) {
-    const auto residency = under(plan_.anonymous_bytes() + kProgramFileBytes +
-                                 plan_.mapped_bytes / 100 * percent);
+    const auto residency =
+        under(plan_.anonymous_bytes() + kProgramFileBytes + plan_.mapped_bytes / 100 * percent);
     if (!residency)
       continue;
     EXPECT_LE(residency->streamed_text_bytes, before) << percent;
@@ -114,11 +112,11 @@ INSTANTIATE_TEST_SUITE_P(, ResidencyOf,
 
 TEST(Residency, ExpertsThatDoNotFitAreRefused) {
   REQUIRE_GOLDEN();
-  const auto files = take(ModelFiles::open_to_plan(
-      testing::golden("footprint/Qwen3-VL-30B-A3B-Instruct.config.json")));
+  const auto files = take(
+      ModelFiles::open_to_plan(testing::golden("footprint/Qwen3-VL-30B-A3B-Instruct.config.json")));
   const Model model = take(describe_model(files));
-  const MemoryPlan plan =
-      take(plan_memory(model, {}, {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16}));
+  const MemoryPlan plan = take(
+      plan_memory(model, {}, {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16}));
   const auto refused = plan_residency(model, plan, int64_t{16} << 30);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kTooLarge);
