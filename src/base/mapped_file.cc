@@ -102,6 +102,12 @@ void MappedFile::populate(uint64_t offset, uint64_t length) const {
   ::madvise(address, pages.length, MADV_POPULATE_READ);
 }
 
+void MappedFile::populate_small(uint64_t offset, uint64_t length) const {
+  const Pages pages = whole_pages(offset, length, size_, true);
+  if (pages.length > 0)
+    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_POPULATE_READ);
+}
+
 void MappedFile::drop(uint64_t offset, uint64_t length) const {
   const Pages pages = whole_pages(offset, length, size_, false);
   if (pages.length == 0)

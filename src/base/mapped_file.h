@@ -30,6 +30,8 @@ class MappedFile {
   // Reads a range and maps its pages, in 2 MiB pages where the file system has them; returns when
   // they are there. Like drop() and read_singly() advice only: what fails is read on first use.
   void populate(uint64_t offset, uint64_t length) const;
+  // The same in small pages: for a range that is not much longer than a large one.
+  void populate_small(uint64_t offset, uint64_t length) const;
   // Unmaps the whole pages of a range and lets the page cache forget them.
   void drop(uint64_t offset, uint64_t length) const;
   // A range of which few pages will be used, far apart: nothing is read ahead there.

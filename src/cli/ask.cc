@@ -205,6 +205,10 @@ class AskCommand {
           format_bytes(static_cast<uint64_t>(residency.resident_bytes)),
           format_bytes(static_cast<uint64_t>(residency.streamed_text_bytes)),
           format_bytes(static_cast<uint64_t>(residency.window_bytes)));
+      if (residency.expert_cache_bytes > 0)
+        fmt::print(stderr, "of {} of experts {} are kept, the ones used last\n",
+                   format_bytes(static_cast<uint64_t>(residency.expert_bytes)),
+                   format_bytes(static_cast<uint64_t>(residency.expert_cache_bytes)));
     }
   }
 

@@ -195,6 +195,8 @@ Json report_to_json(const PlanReport& report, const KernelRates& rates, bool lay
   if (report.residency.streams()) {
     out["streaming_bytes"] = {{"resident", report.residency.resident_bytes},
                               {"window", report.residency.window_bytes},
+                              {"expert_cache", report.residency.expert_cache_bytes},
+                              {"experts", report.residency.expert_bytes},
                               {"per_token", report.residency.streamed_text_bytes},
                               {"per_picture", report.residency.streamed_vision_bytes},
                               {"peak", report.residency.peak_bytes(memory)}};

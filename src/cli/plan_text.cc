@@ -81,6 +81,9 @@ void print_verdict(const PlanReport& report) {
                bytes(report.residency.streamed_text_bytes),
                bytes(report.residency.streamed_vision_bytes), bytes(report.residency.window_bytes),
                bytes(report.residency.peak_bytes(report.memory)));
+    if (report.residency.expert_cache_bytes > 0)
+      fmt::print("  of {} of experts {} are kept, the ones used last\n",
+                 bytes(report.residency.expert_bytes), bytes(report.residency.expert_cache_bytes));
     break;
   case Verdict::kNone:
     fmt::print("{}: {}\n", bold("does not fit", STDOUT_FILENO), report.refusal);

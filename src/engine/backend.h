@@ -21,6 +21,7 @@ struct FeatureRows {
   }
 };
 
+class ExpertCache;
 class WeightStream;
 
 struct RunContext {
@@ -30,6 +31,7 @@ struct RunContext {
   FeatureRows features;                      // text graphs that read pictures
   const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
   WeightStream* stream = nullptr;            // weights that do not stay in memory
+  ExpertCache* experts = nullptr;            // experts of which not all stay
 };
 
 class Backend {

@@ -1,5 +1,6 @@
 // Mixture of experts on the CPU: rows are grouped by expert, so that each chosen expert's weights
 // are read once for all its tokens.
+#include "engine/expert_cache.h"
 #include "engine/op_runner.h"
 
 #include <algorithm>
@@ -103,8 +104,12 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
     for (int64_t e = experts; e > 0; --e)
       s.expert_begin[e] = s.expert_begin[e - 1];
     s.expert_begin[0] = 0;
+    if (context_.experts != nullptr)
+      context_.experts->choose(static_cast<size_t>(&op - graph_.ops().data()), s.expert_begin);
   }
   pool_.barrier();
+  if (context_.experts != nullptr)
+    context_.experts->fetch(thread_idx, kernels_.num_threads);
   const Share gathered = share(num_rows, 1, thread_idx);
   for (int64_t r = gathered.begin; r < gathered.end; ++r) {
     std::memcpy(s.x + r * x.cols, x.row(s.token_of[r]), static_cast<size_t>(x.cols) * 4);

@@ -41,6 +41,8 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
 void Session::stream_weights(std::span<const MappedFile* const> files) {
   const Residency& r = residency_;
   text_stream_ = std::make_unique<WeightStream>(model_.text, r.text, files, r.window_bytes);
+  if (r.expert_cache_bytes > 0)
+    experts_ = std::make_unique<ExpertCache>(model_.text, files, r.expert_cache_bytes);
   vision_stream_ = std::make_unique<WeightStream>(model_.vision, r.vision, files, r.window_bytes);
   // Of an embedding that no matmul reads whole, single rows are looked up.
   std::vector<const std::byte*> whole;
@@ -303,6 +305,7 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   context.features = features_view_;
   context.cancel = cancel;
   context.stream = text_stream_.get();
+  context.experts = experts_.get();
   if (!backend_.run(model_.text, plan_.text, {n, outputs}, context)) {
     if (text_stream_ != nullptr)
       text_stream_->rest();

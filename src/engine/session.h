@@ -6,6 +6,7 @@
 #include "base/result.h"
 #include "base/sha256.h"
 #include "engine/cpu.h"
+#include "engine/expert_cache.h"
 #include "engine/kv_cache.h"
 #include "engine/weight_stream.h"
 #include "model/model.h"
@@ -107,6 +108,7 @@ class Session {
   MemoryPlan plan_;
   Residency residency_;
   std::unique_ptr<WeightStream> text_stream_, vision_stream_; // null: all weights stay
+  std::unique_ptr<ExpertCache> experts_;                      // null: all experts stay
   KernelChoice kernels_;
   CpuBackend backend_;
   AnonymousMemory arena_;

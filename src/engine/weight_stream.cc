@@ -105,8 +105,10 @@ void WeightStream::wait_for(size_t op_idx) {
   std::unique_lock lock(mutex_);
   awake_ = true;
   changed_.notify_all();
-  changed_.wait(lock, [&] { return read_ > released_; });
-  assert(released_ % segments_.size() == segment); // ops come in their order
+  const uint64_t number = used_++;
+  assert(number % segments_.size() == segment); // ops come in their order
+  static_cast<void>(segment);
+  changed_.wait(lock, [&] { return read_ > number; });
 }
 
 void WeightStream::release(size_t op_idx) {
@@ -135,7 +137,7 @@ void WeightStream::rest() {
     held_bytes_ -= segment.bytes;
   }
   // The next run begins with the first segment.
-  read_ = released_ = 0;
+  read_ = used_ = released_ = 0;
 }
 
 } // namespace pinhole

@@ -56,6 +56,7 @@ class WeightStream {
   std::condition_variable changed_;
   // Counted over all runs: segment number i is segments_[i % size].
   uint64_t read_ = 0;     // are in memory, or were
+  uint64_t used_ = 0;     // were waited for
   uint64_t released_ = 0; // were dropped
   int64_t held_bytes_ = 0;
   bool awake_ = false, reading_ = false, stop_ = false;

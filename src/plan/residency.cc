@@ -23,9 +23,12 @@ struct OpWeight {
   int64_t bytes;
 };
 
-std::vector<OpWeight> ops_with_weights(const Graph& graph) {
+// The ops that are mixtures of experts, or the others.
+std::vector<OpWeight> ops_with_weights(const Graph& graph, bool experts) {
   std::vector<OpWeight> out;
   for (size_t i = 0; i < graph.ops().size(); ++i) {
+    if ((graph.ops()[i].kind == OpKind::kMoe) != experts)
+      continue;
     const int64_t bytes = op_weight_bytes(graph, graph.ops()[i]);
     if (bytes > 0)
       out.push_back({i, bytes});
@@ -93,7 +96,8 @@ int64_t op_weight_bytes(const Graph& graph, const Op& op) {
 }
 
 int64_t Residency::peak_bytes(const MemoryPlan& plan) const {
-  return plan.anonymous_bytes() + resident_bytes + window_bytes + kProgramFileBytes;
+  return plan.anonymous_bytes() + resident_bytes + window_bytes + expert_cache_bytes +
+         kProgramFileBytes;
 }
 
 Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int64_t limit_bytes) {
@@ -106,8 +110,11 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
     out.resident_bytes = plan.mapped_bytes;
     return out;
   }
-  std::vector<OpWeight> text = ops_with_weights(model.text);
-  const std::vector<OpWeight> vision = ops_with_weights(model.vision);
+  std::vector<OpWeight> text = ops_with_weights(model.text, false);
+  const std::vector<OpWeight> vision = ops_with_weights(model.vision, false);
+  const std::vector<OpWeight> experts = ops_with_weights(model.text, true);
+  // Room for the experts of one op, all of which a long prompt uses.
+  const int64_t fewest_experts = largest_of(experts);
   const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) + table_bytes(model);
   // The largest stay first: the window must hold several of what is streamed. The earlier of equals
   // stays, so that the next run's first ops are there at once.
@@ -119,7 +126,7 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   for (size_t stay = 0; stay <= text.size(); ++stay) {
     std::vector<OpWeight> streamed(text.begin() + static_cast<std::ptrdiff_t>(stay), text.end());
     const int64_t window = kWindowOps * std::max(largest_of(streamed), largest_of(vision));
-    int64_t left = room - window - small - (sum_of(text) - sum_of(streamed));
+    int64_t left = room - window - small - fewest_experts - (sum_of(text) - sum_of(streamed));
     least = std::min(least, room - left);
     if (left < 0)
       continue;
@@ -133,6 +140,7 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
     best_bytes = sum_of(streamed);
     best = std::move(streamed);
     out.window_bytes = window;
+    out.expert_cache_bytes = experts.empty() ? 0 : fewest_experts + left;
   }
   if (best) {
     for (const OpWeight& op : *best)
@@ -142,15 +150,10 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
     out.streamed_text_bytes = best_bytes;
     out.streamed_vision_bytes = sum_of(vision);
     out.resident_bytes = small + sum_of(text) - best_bytes;
-    const bool experts = std::any_of(best->begin(), best->end(), [&](const OpWeight& op) {
-      return model.text.ops()[op.op].kind == OpKind::kMoe;
-    });
-    if (!experts)
-      return out;
-    return fail(ErrorCode::kTooLarge,
-                fmt::format("{} of memory, this mixture of experts needs {}", shown(limit_bytes),
-                            shown(limit_bytes - room + plan.mapped_bytes)),
-                {}, "experts are not streamed yet; take a smaller quantisation");
+    out.expert_bytes = sum_of(experts);
+    if (out.expert_cache_bytes > out.expert_bytes)
+      out.expert_cache_bytes = out.expert_bytes;
+    return out;
   }
   return fail(ErrorCode::kTooLarge,
               fmt::format("{} of memory, this run needs at least {}", shown(limit_bytes),

@@ -2,7 +2,8 @@
 //
 // What does not stay is read from the file again for every run of its graph (a chunk of the prompt,
 // a token, a picture), op by op in the order of use, through a window of memory that is filled
-// ahead.
+// ahead. Experts of a mixture come as tokens choose them, into what memory is left, where the ones
+// used longest ago give way.
 #pragma once
 
 #include "plan/memory.h"
@@ -16,7 +17,9 @@ struct Residency {
   int64_t limit_bytes = 0;
   int64_t resident_bytes = 0; // of weights that stay
   int64_t window_bytes = 0; // of streamed weights that are in memory at once; 0: none are streamed
-  int64_t streamed_text_bytes = 0;   // read for every run of the text graph
+  int64_t expert_cache_bytes = 0;    // of experts that are in memory at once; 0: all stay
+  int64_t expert_bytes = 0;          // of all experts, when not all stay
+  int64_t streamed_text_bytes = 0;   // read for every run of the text graph, experts apart
   int64_t streamed_vision_bytes = 0; // for every picture
   std::vector<bool> text, vision;    // by op: streamed
 

@@ -98,6 +98,22 @@ Work run_work(const Graph& graph, const WorkShape& shape) {
   return work;
 }
 
+// Bytes of experts that a run of so many tokens reads from the disk, when all are chosen equally often:
+// those that it uses, less what it finds in the cache; a long prompt uses them all in turn and finds
+// none of what it dropped.
+double missed_expert_bytes(const Graph& graph, const WorkShape& shape, const Residency& residency) {
+  if (residency.expert_cache_bytes == 0 || residency.expert_bytes == 0)
+    return 0;
+  double used = 0;
+  for (const Op& op : graph.ops()) {
+    if (op.kind == OpKind::kMoe)
+      used += op_work(graph, op, shape).weight_bytes;
+  }
+  const double all = static_cast<double>(residency.expert_bytes);
+  const double held = static_cast<double>(residency.expert_cache_bytes);
+  return used > held ? used : used * (1 - held / all);
+}
+
 // Adds the seconds of a run to the cost of its blocks.
 void add_blocks(const Graph& graph, const WorkShape& shape, const KernelRates& rates,
                 double BlockCost::*seconds, std::vector<BlockCost>& blocks) {
@@ -127,8 +143,13 @@ SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels:
   if (run_work(model.text, text_shape(1, 0, kv_type)).weight_bytes <
       kCacheShare * static_cast<double>(machine.shared_cache_bytes))
     rates.read_gb_per_s = kCacheGigabytes;
-  const double text_disk =
-      per_giga(static_cast<double>(residency.streamed_text_bytes), machine.disk_gb_per_s);
+  // Experts are read when they are chosen, beside which nothing runs; the rest is read ahead.
+  const auto text_seconds = [&](const WorkShape& shape) {
+    return std::max(run_seconds(model.text, shape, rates),
+                    per_giga(static_cast<double>(residency.streamed_text_bytes),
+                             machine.disk_gb_per_s)) +
+           per_giga(missed_expert_bytes(model.text, shape, residency), machine.disk_gb_per_s);
+  };
   const double vision_disk =
       per_giga(static_cast<double>(residency.streamed_vision_bytes), machine.disk_gb_per_s);
   plan.map_seconds = per_giga(
@@ -146,14 +167,14 @@ SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels:
   for (int64_t past = 0; past < question.prompt_tokens; past += question.chunk_tokens) {
     const int64_t tokens = std::min(question.chunk_tokens, question.prompt_tokens - past);
     const WorkShape shape = text_shape(tokens, past, kv_type);
-    plan.prefill_seconds += std::max(run_seconds(model.text, shape, rates), text_disk);
+    plan.prefill_seconds += text_seconds(shape);
     add_blocks(model.text, shape, rates, &BlockCost::prefill_seconds, plan.blocks);
   }
   const WorkShape first = text_shape(1, question.prompt_tokens, kv_type);
-  plan.decode_seconds = std::max(run_seconds(model.text, first, rates), text_disk);
+  plan.decode_seconds = text_seconds(first);
   add_blocks(model.text, first, rates, &BlockCost::decode_seconds, plan.blocks);
-  const WorkShape last = text_shape(1, std::max<int64_t>(question.context_tokens - 1, 0), kv_type);
-  plan.decode_full_seconds = std::max(run_seconds(model.text, last, rates), text_disk);
+  plan.decode_full_seconds =
+      text_seconds(text_shape(1, std::max<int64_t>(question.context_tokens - 1, 0), kv_type));
   for (BlockCost& cost : plan.blocks) {
     for (const Op& op : model.text.ops()) {
       if (op.block != cost.block)

@@ -1,0 +1,107 @@
+#include "engine/expert_cache.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace pinhole {
+
+ExpertCache::ExpertCache(const Graph& graph, std::span<const MappedFile* const> files,
+                         int64_t budget_bytes)
+    : budget_bytes_(budget_bytes), first_of_op_(graph.ops().size(), -1),
+      count_of_op_(graph.ops().size(), 0) {
+  for (size_t i = 0; i < graph.ops().size(); ++i) {
+    const Op& op = graph.ops()[i];
+    if (op.kind != OpKind::kMoe)
+      continue;
+    first_of_op_[i] = static_cast<int32_t>(experts_.size());
+    count_of_op_[i] = static_cast<int32_t>(graph.weight(op.gate).experts);
+    for (int32_t e = 0; e < count_of_op_[i]; ++e) {
+      Expert expert{};
+      size_t used = 0;
+      const Tensor* before = nullptr;
+      for (const WeightId id : {op.gate, op.up, op.down}) {
+        const Tensor* tensor = graph.weight(id).tensor;
+        if (tensor == before) // gate and up in one
+          continue;
+        before = tensor;
+        const uint64_t bytes = tensor->bytes / static_cast<uint64_t>(count_of_op_[i]);
+        for (const MappedFile* file : files) {
+          const std::byte* begin = file->bytes().data();
+          if (tensor->data < begin || tensor->data >= begin + file->bytes().size())
+            continue;
+          const auto offset = static_cast<uint64_t>(tensor->data - begin);
+          expert.ranges[used++] = {file, offset + static_cast<uint64_t>(e) * bytes, bytes};
+          expert.bytes += static_cast<int64_t>(bytes);
+        }
+      }
+      experts_.push_back(expert);
+    }
+  }
+  missing_.reserve(experts_.size());
+}
+
+void ExpertCache::unlink(int32_t idx) {
+  const Expert& expert = experts_[static_cast<size_t>(idx)];
+  (expert.newer < 0 ? newest_ : experts_[static_cast<size_t>(expert.newer)].older) = expert.older;
+  (expert.older < 0 ? oldest_ : experts_[static_cast<size_t>(expert.older)].newer) = expert.newer;
+}
+
+void ExpertCache::make_newest(int32_t idx) {
+  Expert& expert = experts_[static_cast<size_t>(idx)];
+  expert.newer = -1;
+  expert.older = newest_;
+  (newest_ < 0 ? oldest_ : experts_[static_cast<size_t>(newest_)].newer) = idx;
+  newest_ = idx;
+}
+
+void ExpertCache::choose(size_t op_idx, const int32_t* row_begin) {
+  missing_.clear();
+  ++step_;
+  const int32_t first = first_of_op_[op_idx];
+  for (int32_t e = 0; e < count_of_op_[op_idx]; ++e) {
+    if (row_begin[e] == row_begin[e + 1])
+      continue;
+    Expert& expert = experts_[static_cast<size_t>(first + e)];
+    expert.step = step_;
+    if (expert.held)
+      unlink(first + e);
+    else
+      missing_.push_back(first + e);
+    make_newest(first + e);
+    if (!expert.held)
+      held_bytes_ += expert.bytes;
+    expert.held = true;
+  }
+  while (held_bytes_ > budget_bytes_ && oldest_ >= 0) {
+    const int32_t idx = oldest_;
+    Expert& expert = experts_[static_cast<size_t>(idx)];
+    if (expert.step == step_)
+      break; // all that is held is in use
+    unlink(idx);
+    expert.held = false;
+    held_bytes_ -= expert.bytes;
+    for (const Range& range : expert.ranges) {
+      if (range.bytes > 0)
+        range.file->drop(range.offset, range.bytes);
+    }
+  }
+  // All at once: the disk likes many requests.
+  for (const int32_t idx : missing_) {
+    for (const Range& range : experts_[static_cast<size_t>(idx)].ranges) {
+      if (range.bytes > 0)
+        range.file->prefetch(range.offset, range.bytes);
+    }
+  }
+}
+
+void ExpertCache::fetch(int thread_idx, int num_threads) const {
+  for (size_t i = static_cast<size_t>(thread_idx); i < missing_.size();
+       i += static_cast<size_t>(num_threads)) {
+    for (const Range& range : experts_[static_cast<size_t>(missing_[i])].ranges) {
+      if (range.bytes > 0)
+        range.file->populate_small(range.offset, range.bytes);
+    }
+  }
+}
+
+} // namespace pinhole
