@@ -102,10 +102,22 @@ void MappedFile::populate(uint64_t offset, uint64_t length) const {
   ::madvise(address, pages.length, MADV_POPULATE_READ);
 }
 
+void MappedFile::use_small_pages(uint64_t offset, uint64_t length) const {
+  const Pages pages = whole_pages(offset, length, size_, true);
+  if (pages.length > 0)
+    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_NOHUGEPAGE);
+}
+
 void MappedFile::populate_small(uint64_t offset, uint64_t length) const {
   const Pages pages = whole_pages(offset, length, size_, true);
   if (pages.length > 0)
     ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_POPULATE_READ);
+}
+
+void MappedFile::unmap(uint64_t offset, uint64_t length) const {
+  const Pages pages = whole_pages(offset, length, size_, false);
+  if (pages.length > 0)
+    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_DONTNEED);
 }
 
 void MappedFile::drop(uint64_t offset, uint64_t length) const {

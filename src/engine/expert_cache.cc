@@ -5,6 +5,12 @@
 
 namespace pinhole {
 
+namespace {
+
+constexpr uint64_t kLargestFolio = 2 << 20;
+
+} // namespace
+
 ExpertCache::ExpertCache(const Graph& graph, std::span<const MappedFile* const> files,
                          int64_t budget_bytes)
     : budget_bytes_(budget_bytes), first_of_op_(graph.ops().size(), -1),
@@ -17,6 +23,8 @@ ExpertCache::ExpertCache(const Graph& graph, std::span<const MappedFile* const> 
     count_of_op_[i] = static_cast<int32_t>(graph.weight(op.gate).experts);
     for (int32_t e = 0; e < count_of_op_[i]; ++e) {
       Expert expert{};
+      expert.first = first_of_op_[i];
+      expert.last = first_of_op_[i] + count_of_op_[i] - 1;
       size_t used = 0;
       const Tensor* before = nullptr;
       for (const WeightId id : {op.gate, op.up, op.down}) {
@@ -30,6 +38,8 @@ ExpertCache::ExpertCache(const Graph& graph, std::span<const MappedFile* const> 
           if (tensor->data < begin || tensor->data >= begin + file->bytes().size())
             continue;
           const auto offset = static_cast<uint64_t>(tensor->data - begin);
+          if (e == 0)
+            file->use_small_pages(offset, tensor->bytes);
           expert.ranges[used++] = {file, offset + static_cast<uint64_t>(e) * bytes, bytes};
           expert.bytes += static_cast<int64_t>(bytes);
         }
@@ -94,6 +104,23 @@ void ExpertCache::choose(size_t op_idx, const int32_t* row_begin) {
   }
 }
 
+void ExpertCache::unmap_neighbours(int32_t idx) const {
+  const Expert& expert = experts_[static_cast<size_t>(idx)];
+  for (size_t part = 0; part < std::size(expert.ranges); ++part) {
+    const uint64_t bytes = expert.ranges[part].bytes;
+    if (bytes == 0)
+      continue;
+    const auto reach = static_cast<int32_t>(kLargestFolio / bytes + 1);
+    const int32_t begin = std::max(expert.first, idx - std::min(reach, idx));
+    const int32_t end = std::min(expert.last, idx + reach);
+    for (int32_t other = begin; other <= end; ++other) {
+      const Expert& neighbour = experts_[static_cast<size_t>(other)];
+      if (!neighbour.held)
+        neighbour.ranges[part].file->unmap(neighbour.ranges[part].offset, bytes);
+    }
+  }
+}
+
 void ExpertCache::fetch(int thread_idx, int num_threads) const {
   for (size_t i = static_cast<size_t>(thread_idx); i < missing_.size();
        i += static_cast<size_t>(num_threads)) {
@@ -101,6 +128,7 @@ void ExpertCache::fetch(int thread_idx, int num_threads) const {
       if (range.bytes > 0)
         range.file->populate_small(range.offset, range.bytes);
     }
+    unmap_neighbours(missing_[i]);
   }
 }
 

@@ -35,10 +35,14 @@ class ExpertCache {
     Range ranges[3]; // gate, up, down; unused ones have no bytes
     int64_t bytes = 0;
     int32_t newer = -1, older = -1; // in the order of use, when held
+    int32_t first = 0, last = 0; // experts of its op
     bool held = false;
     uint64_t step = 0; // of its last use
   };
 
+  // Linux maps a large folio of the page cache whole (since 6.18): what of it belongs to neighbours
+  // that are not held is unmapped again.
+  void unmap_neighbours(int32_t idx) const;
   void unlink(int32_t idx);
   void make_newest(int32_t idx);
 

@@ -38,6 +38,11 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   return session;
 }
 
+void Session::unmap_tables() const {
+  for (const TableRange& table : tables_)
+    table.file->unmap(table.offset, table.bytes);
+}
+
 void Session::stream_weights(std::span<const MappedFile* const> files) {
   const Residency& r = residency_;
   text_stream_ = std::make_unique<WeightStream>(model_.text, r.text, files, r.window_bytes);
@@ -61,9 +66,11 @@ void Session::stream_weights(std::span<const MappedFile* const> files) {
         continue;
       for (const MappedFile* file : files) {
         const std::byte* begin = file->bytes().data();
-        if (table.data >= begin && table.data < begin + file->bytes().size())
-          file->read_singly(static_cast<uint64_t>(table.data - begin),
-                            static_cast<uint64_t>(table.row_stride_bytes * table.rows));
+        if (table.data < begin || table.data >= begin + file->bytes().size())
+          continue;
+        tables_.push_back({file, static_cast<uint64_t>(table.data - begin),
+                           static_cast<uint64_t>(table.row_stride_bytes * table.rows)});
+        file->read_singly(tables_.back().offset, tables_.back().bytes);
       }
     }
   }
@@ -222,6 +229,7 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
   if (text_stream_ != nullptr)
     text_stream_->rest();
   const bool finished = backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context);
+  unmap_tables();
   if (vision_stream_ != nullptr)
     vision_stream_->rest();
   if (!finished)
@@ -306,7 +314,9 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   context.cancel = cancel;
   context.stream = text_stream_.get();
   context.experts = experts_.get();
-  if (!backend_.run(model_.text, plan_.text, {n, outputs}, context)) {
+  const bool finished = backend_.run(model_.text, plan_.text, {n, outputs}, context);
+  unmap_tables();
+  if (!finished) {
     if (text_stream_ != nullptr)
       text_stream_->rest();
     return cancelled();

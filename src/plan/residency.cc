@@ -15,8 +15,8 @@ namespace {
 // In the window: the op that runs, the one that must follow without a pause, and what is read
 // ahead.
 constexpr int64_t kWindowOps = 4;
-// Of the embedding and of position tables single rows are read: no more of their pages than this.
-constexpr int64_t kMaxTableBytes = 16 << 20;
+// A looked-up row of a table may bring this much into memory (Linux maps a large folio whole).
+constexpr int64_t kLargestFolio = 2 << 20;
 
 struct OpWeight {
   size_t op;
@@ -44,8 +44,9 @@ int64_t vector_bytes(const Graph& graph) {
   return bytes;
 }
 
-// Tables of which rows are looked up, and that no matmul reads whole.
-int64_t table_bytes(const Model& model) {
+// Of tables of which rows are looked up, and that no matmul reads whole: at the most in a run of so
+// many tokens, after which they are unmapped.
+int64_t table_bytes(const Model& model, int64_t tokens) {
   int64_t bytes = 0;
   for (const Graph* graph : {&model.text, &model.vision}) {
     for (const Op& op : graph->ops()) {
@@ -61,7 +62,7 @@ int64_t table_bytes(const Model& model) {
       bytes += whole ? 0 : row_bytes(table.format, table.cols) * table.rows;
     }
   }
-  return std::min(bytes, kMaxTableBytes);
+  return std::min(bytes, tokens * kLargestFolio);
 }
 
 std::string shown(int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); }
@@ -106,16 +107,21 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   out.text.assign(model.text.ops().size(), false);
   out.vision.assign(model.vision.ops().size(), false);
   const int64_t room = limit_bytes - plan.anonymous_bytes() - kProgramFileBytes;
-  if (plan.mapped_bytes <= room) {
-    out.resident_bytes = plan.mapped_bytes;
+  std::vector<OpWeight> vision = ops_with_weights(model.vision, false);
+  int64_t mapped = plan.mapped_bytes;
+  if (plan.shape.max_patches == 0) { // no pictures: the vision part is not touched
+    mapped -= sum_of(vision);
+    vision.clear();
+  }
+  if (mapped <= room) {
+    out.resident_bytes = mapped;
     return out;
   }
   std::vector<OpWeight> text = ops_with_weights(model.text, false);
-  const std::vector<OpWeight> vision = ops_with_weights(model.vision, false);
   const std::vector<OpWeight> experts = ops_with_weights(model.text, true);
   // Room for the experts of one op, all of which a long prompt uses.
   const int64_t fewest_experts = largest_of(experts);
-  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) + table_bytes(model);
+  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) + table_bytes(model, plan.shape.chunk_tokens);
   // The largest stay first: the window must hold several of what is streamed. The earlier of equals
   // stays, so that the next run's first ops are there at once.
   std::stable_sort(text.begin(), text.end(),
