@@ -80,6 +80,23 @@ void account_tensors(const ModelFiles& files, Model& model) {
     visit(*files.projector);
 }
 
+// What a configuration claims, before sums of it are trusted: nothing real is near this.
+Status check_declared(const ModelFile& file, const Model& model) {
+  constexpr uint64_t kMaxBytes = uint64_t{1} << 50;
+  uint64_t bytes = 0;
+  for (const Graph* graph : {&model.text, &model.vision}) {
+    for (const auto& [name, tensor] : graph->declared_tensors()) {
+      if (tensor.bytes > kMaxBytes - bytes) {
+        return fail(ErrorCode::kTooLarge,
+                    fmt::format("the sizes make more than {} bytes of weights", kMaxBytes),
+                    file.config_path());
+      }
+      bytes += tensor.bytes;
+    }
+  }
+  return {};
+}
+
 } // namespace
 
 Result<Model> describe_model(const ModelFiles& files) {
@@ -100,6 +117,7 @@ Result<Model> describe_model(const ModelFiles& files) {
         return model;
       model->family = family.name;
       model->name = display_name(file);
+      PINHOLE_CHECK(check_declared(file, *model));
       account_tensors(files, *model);
       return model;
     }

@@ -11,6 +11,7 @@ namespace {
 // own data, and per vocabulary entry the tokenizer's tables. docs/performance.md has the command.
 constexpr int64_t kProgramBytes = 6 << 20;
 constexpr int64_t kBytesPerVocabularyEntry = 160;
+constexpr int64_t kMaxCacheBytes = int64_t{1} << 50; // nothing real is near it
 
 // A graph whose matrices are all F32 is computed in F32: who keeps such a file wants the precision.
 KernelChoice choice_for(const Graph& graph, KernelChoice kernels) {
@@ -73,7 +74,13 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
         shape.feature_tokens * model.pictures->feature_slots * model.pictures->feature_size * 4;
     plan.picture_io_bytes = shape.picture_io_bytes;
   }
-  plan.kv_cache_bytes = shape.context_tokens * kv_bytes_per_token(model.cache, kernels.kv_type);
+  const int64_t per_token = kv_bytes_per_token(model.cache, kernels.kv_type);
+  if (shape.context_tokens > kMaxCacheBytes / std::max<int64_t>(per_token, 1)) {
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("a KV cache of {} tokens of {} bytes", shape.context_tokens, per_token),
+                {}, "lower --ctx");
+  }
+  plan.kv_cache_bytes = shape.context_tokens * per_token;
   plan.fixed_bytes = kProgramBytes + model.vocab_size * kBytesPerVocabularyEntry;
   plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
   return plan;

@@ -152,6 +152,12 @@ class Refusals(Case):
             config = json.loads(json.dumps(good))
             config["text_config"][key] = value
             self.refused_fast(self.write("x.json", json.dumps(config)), names=key)
+        for key, value in (("num_hidden_layers", 4096), ("hidden_size", 1 << 20),
+                           ("intermediate_size", 1 << 20), ("vocab_size", 1 << 24)):
+            good["text_config"][key] = value
+        good["vision_config"]["out_hidden_size"] = 1 << 20
+        self.refused_fast(self.write("x.json", json.dumps(good)), names=["x.json", "bytes"],
+                          code=TOO_LARGE)
         self.refused_fast(self.write("list.json", "[]"), names="list.json")
         self.refused_fast(self.write("type.json", '{"model_type": "gpt2"}'), names="gpt2")
 
