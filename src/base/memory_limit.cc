@@ -33,6 +33,21 @@ int64_t meminfo_bytes(const std::string& root, const std::string& key) {
   return 0;
 }
 
+// What the kernel takes back from a group before it runs out: its page cache, as memory.stat has it
+// (v1 adds up groups below under names that begin with "total_").
+int64_t page_cache_bytes(const std::string& path) {
+  std::ifstream file(path);
+  int64_t bytes = 0, with_children = 0;
+  std::string name;
+  for (int64_t value = 0; file >> name >> value;) {
+    if (name == "inactive_file" || name == "active_file")
+      bytes += value;
+    if (name == "total_inactive_file" || name == "total_active_file")
+      with_children += value;
+  }
+  return std::max(bytes, with_children);
+}
+
 struct Group {
   std::string mount, path, limit_file, usage_file;
 };
@@ -82,6 +97,9 @@ MemoryLimit memory_limit_at(const std::string& root) {
     if (limit && *limit < kNoLimit && *limit < out.cgroup_bytes.value_or(kNoLimit)) {
       out.cgroup_bytes = limit;
       out.cgroup_in_use = number_in(folder + group->usage_file);
+      if (out.cgroup_in_use)
+        *out.cgroup_in_use =
+            std::max<int64_t>(*out.cgroup_in_use - page_cache_bytes(folder + "memory.stat"), 0);
     }
     if (path.empty() || path == "/")
       return out;

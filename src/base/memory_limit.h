@@ -11,7 +11,7 @@ struct MemoryLimit {
   int64_t total_bytes = 0;              // MemTotal
   int64_t available_bytes = 0;          // MemAvailable
   std::optional<int64_t> cgroup_bytes;  // the least limit of this process' cgroups, v1 or v2
-  std::optional<int64_t> cgroup_in_use; // of the group that has it
+  std::optional<int64_t> cgroup_in_use; // of the group that has it, without its page cache
   // The least of MemAvailable and what is left under the cgroup's limit.
   int64_t usable_bytes() const;
 };

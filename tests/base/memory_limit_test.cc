@@ -60,6 +60,18 @@ TEST(MemoryLimit, Version1AndItsNumberForNoLimit) {
   EXPECT_EQ(root.read().usable_bytes(), 8 * kGiB);
 }
 
+TEST(MemoryLimit, PageCacheOfAGroupCanBeTakenBack) {
+  const Root root;
+  root.write("proc/self/cgroup", "0::/app\n");
+  root.write("sys/fs/cgroup/app/memory.max", "4294967296\n");
+  root.write("sys/fs/cgroup/app/memory.current", "3221225472\n");
+  EXPECT_EQ(root.read().usable_bytes(), kGiB);
+  root.write("sys/fs/cgroup/app/memory.stat",
+             "anon 1073741824\nfile 2147483648\ninactive_file 1073741824\n"
+             "active_file 1073741824\n");
+  EXPECT_EQ(root.read().usable_bytes(), 3 * kGiB);
+}
+
 TEST(MemoryLimit, GroupThatIsMountedAsTheRootOfAContainer) {
   const Root root;
   root.write("proc/self/cgroup", "0::/docker/0123\n"); // not visible inside
