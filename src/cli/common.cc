@@ -1,12 +1,12 @@
 #include "cli/common.h"
 
 #include "base/memory_limit.h"
-
 #include "base/thread_pool.h"
 #include "base/units.h"
 #include "kernels/select.h"
 
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -207,6 +207,19 @@ Result<std::string> default_model() {
   }
   return fail(ErrorCode::kNotFound, fmt::format("the bundled model {} was not found", kBundled), {},
               "name a model with -m, or set PINHOLE_MODEL");
+}
+
+Result<Size> parse_size(const std::string& text) {
+  Size size;
+  const char* end = text.data() + text.size();
+  const auto width = std::from_chars(text.data(), end, size.width);
+  if (width.ec == std::errc{} && width.ptr != end && *width.ptr == 'x') {
+    const auto height = std::from_chars(width.ptr + 1, end, size.height);
+    if (height.ec == std::errc{} && height.ptr == end && size.width > 0 && size.height > 0)
+      return size;
+  }
+  return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no picture size", text), "--image",
+              "give it as WIDTHxHEIGHT, such as 1024x768");
 }
 
 Result<MemoryBudget> memory_budget(const std::string& ram) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/result.h"
+#include "image/image.h"
 #include "kernels/table.h"
 #include "plan/layout.h"
 
@@ -62,6 +63,9 @@ struct ComputeOptions {
   void add_to(CLI::App& app);
   Result<KernelChoice> resolve() const;
 };
+
+// "1024x768" of --image.
+Result<Size> parse_size(const std::string& text);
 
 // The memory that a run may take: --ram when it is given, else what is available now, or left under
 // the cgroup's limit.

@@ -9,7 +9,6 @@
 #include "plan/work.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -194,17 +193,7 @@ class PerfCommand {
   }
 
   Result<PatchGrid> grid_of(const PictureSpec& spec) const {
-    Size size;
-    const char* end = options_.image.data() + options_.image.size();
-    const auto width = std::from_chars(options_.image.data(), end, size.width);
-    const bool has_height = width.ec == std::errc{} && width.ptr != end && *width.ptr == 'x';
-    const auto height =
-        has_height ? std::from_chars(width.ptr + 1, end, size.height) : std::from_chars_result{};
-    if (!has_height || height.ec != std::errc{} || height.ptr != end || size.width < 1 ||
-        size.height < 1) {
-      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no picture size", options_.image),
-                  "--image", "give it as WIDTHxHEIGHT, such as 1024x768");
-    }
+    PINHOLE_TRY(Size size, parse_size(options_.image));
     PINHOLE_TRY(size, smart_resize(size, spec.patch_size * spec.merge_size, spec.min_pixels,
                                    spec.max_pixels));
     return PatchGrid{size.height / spec.patch_size, size.width / spec.patch_size, spec.merge_size};

@@ -5,7 +5,7 @@
 #include "cli/plan_report.h"
 #include "plan/machine.h"
 
-#include <charconv>
+#include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <unistd.h>
@@ -21,19 +21,6 @@ struct PlanOptions {
   std::string ram;
   bool layers = false, explain = false, json = false, measure = false;
 };
-
-Result<Size> parse_size(const std::string& text) {
-  Size size;
-  const char* end = text.data() + text.size();
-  const auto width = std::from_chars(text.data(), end, size.width);
-  if (width.ec == std::errc{} && width.ptr != end && *width.ptr == 'x') {
-    const auto height = std::from_chars(width.ptr + 1, end, size.height);
-    if (height.ec == std::errc{} && height.ptr == end && size.width > 0 && size.height > 0)
-      return size;
-  }
-  return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is no picture size", text), "--image",
-              "give it as WIDTHxHEIGHT, such as 1024x768, or none");
-}
 
 class PlanCommand {
  public:
