@@ -1,5 +1,5 @@
-// Any text as a configuration whose model is described without weights, as `pinhole plan` does it: an
-// error or a model whose bytes add up.
+// Any text as a configuration whose model is described without weights, as `pinhole plan` does it:
+// an error or a model whose bytes add up.
 #include "model/model.h"
 
 #include <cstdlib>

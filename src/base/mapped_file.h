@@ -30,8 +30,8 @@ class MappedFile {
   // Reads a range and maps its pages, in 2 MiB pages where the file system has them; returns when
   // they are there. Like drop() and read_singly() advice only: what fails is read on first use.
   void populate(uint64_t offset, uint64_t length) const;
-  // From now on a range is mapped in small pages: parts of it that are shorter than a large one come
-  // and go on their own.
+  // From now on a range is mapped in small pages: parts of it that are shorter than a large one
+  // come and go on their own.
   void use_small_pages(uint64_t offset, uint64_t length) const;
   void populate_small(uint64_t offset, uint64_t length) const; // as populate(), of such a range
   // Unmaps the whole pages of a range, which the page cache goes on holding.

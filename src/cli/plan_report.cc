@@ -52,8 +52,8 @@ int64_t largest(int64_t high, FunctionRef<bool(int64_t)> fits) {
   return low;
 }
 
-// Whether such a run stays in memory whole; where the one that was asked for is streamed, whether it
-// runs at all.
+// Whether such a run stays in memory whole; where the one that was asked for is streamed, whether
+// it runs at all.
 bool fits(const PlanReport& report, const RunShape& shape, const KernelChoice& kernels) {
   const auto plan = plan_memory(report.model, shape, kernels);
   if (!plan)

@@ -1,6 +1,6 @@
-// Experts of a mixture that do not all stay in memory: those that a step's tokens chose are read from
-// the mapped files, the ones used longest ago are dropped, so that no more than a budget is mapped.
-// Nothing is allocated after construction.
+// Experts of a mixture that do not all stay in memory: those that a step's tokens chose are read
+// from the mapped files, the ones used longest ago are dropped, so that no more than a budget is
+// mapped. Nothing is allocated after construction.
 #pragma once
 
 #include "base/mapped_file.h"
@@ -14,12 +14,12 @@ namespace pinhole {
 
 class ExpertCache {
  public:
-  // `budget_bytes` holds all experts of any one op at least; the weights lie in `files`, which outlive
-  // the cache.
+  // `budget_bytes` holds all experts of any one op at least; the weights lie in `files`, which
+  // outlive the cache.
   ExpertCache(const Graph& graph, std::span<const MappedFile* const> files, int64_t budget_bytes);
 
-  // One thread: the experts e of op `op_idx` with rows (row_begin[e] < row_begin[e + 1]) will be used.
-  // Makes room and starts reading those that are missing.
+  // One thread: the experts e of op `op_idx` with rows (row_begin[e] < row_begin[e + 1]) will be
+  // used. Makes room and starts reading those that are missing.
   void choose(size_t op_idx, const int32_t* row_begin);
   // Every thread, after choose(): returns when its share of them is there.
   void fetch(int thread_idx, int num_threads) const;
@@ -35,7 +35,7 @@ class ExpertCache {
     Range ranges[3]; // gate, up, down; unused ones have no bytes
     int64_t bytes = 0;
     int32_t newer = -1, older = -1; // in the order of use, when held
-    int32_t first = 0, last = 0; // experts of its op
+    int32_t first = 0, last = 0;    // experts of its op
     bool held = false;
     uint64_t step = 0; // of its last use
   };

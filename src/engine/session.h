@@ -114,7 +114,7 @@ class Session {
     uint64_t offset, bytes;
   };
   std::vector<TableRange> tables_; // looked up row by row; unmapped after use when weights stream
-  std::unique_ptr<ExpertCache> experts_;                      // null: all experts stay
+  std::unique_ptr<ExpertCache> experts_; // null: all experts stay
   KernelChoice kernels_;
   CpuBackend backend_;
   AnonymousMemory arena_;

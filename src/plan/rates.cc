@@ -221,21 +221,27 @@ int64_t shared_cache_bytes() {
   return 0;
 }
 
-// First touch of a mapping, a page at a time: of this program, which the page cache holds.
+// First touch of a mapping, a page at a time: of this program, which the page cache holds. The best
+// of some, since the first may have to read it.
 double measure_mapping() {
-  const auto file = MappedFile::open("/proc/self/exe");
-  if (!file || file->bytes().empty())
-    return 0;
-  const std::span<const std::byte> bytes = file->bytes();
-  const auto start = std::chrono::steady_clock::now();
-  unsigned sum = 0;
-  for (size_t i = 0; i < bytes.size(); i += 4096)
-    sum += static_cast<unsigned>(bytes[i]);
-  volatile unsigned keep = sum;
-  static_cast<void>(keep);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return static_cast<double>(bytes.size()) * 1e-9 / seconds;
+  constexpr int kRuns = 3;
+  double best = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    const auto file = MappedFile::open("/proc/self/exe");
+    if (!file)
+      return 0;
+    const std::span<const std::byte> bytes = file->bytes();
+    const auto start = std::chrono::steady_clock::now();
+    unsigned sum = 0;
+    for (size_t i = 0; i < bytes.size(); i += 4096)
+      sum += static_cast<unsigned>(bytes[i]);
+    volatile unsigned keep = sum;
+    static_cast<void>(keep);
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, static_cast<double>(bytes.size()) * 1e-9 / seconds);
+  }
+  return best;
 }
 
 std::string cpu_name() {

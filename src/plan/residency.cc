@@ -121,7 +121,8 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   const std::vector<OpWeight> experts = ops_with_weights(model.text, true);
   // Room for the experts of one op, all of which a long prompt uses.
   const int64_t fewest_experts = largest_of(experts);
-  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) + table_bytes(model, plan.shape.chunk_tokens);
+  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) +
+                        table_bytes(model, plan.shape.chunk_tokens);
   // The largest stay first: the window must hold several of what is streamed. The earlier of equals
   // stays, so that the next run's first ops are there at once.
   std::stable_sort(text.begin(), text.end(),

@@ -98,9 +98,9 @@ Work run_work(const Graph& graph, const WorkShape& shape) {
   return work;
 }
 
-// Bytes of experts that a run of so many tokens reads from the disk, when all are chosen equally often:
-// those that it uses, less what it finds in the cache; a long prompt uses them all in turn and finds
-// none of what it dropped.
+// Bytes of experts that a run of so many tokens reads from the disk, when all are chosen equally
+// often: those that it uses, less what it finds in the cache; a long prompt uses them all in turn
+// and finds none of what it dropped.
 double missed_expert_bytes(const Graph& graph, const WorkShape& shape, const Residency& residency) {
   if (residency.expert_cache_bytes == 0 || residency.expert_bytes == 0)
     return 0;

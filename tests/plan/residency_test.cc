@@ -114,12 +114,12 @@ INSTANTIATE_TEST_SUITE_P(, ResidencyOf,
 // The 17 GB of a 30B-A3B in 4 bits, under less: attention stays, experts share what is left.
 TEST(Residency, ExpertsShareWhatIsLeft) {
   REQUIRE_GOLDEN();
-  const auto files = take(ModelFiles::open_to_plan(
-      testing::golden("footprint/Qwen3-VL-30B-A3B-Instruct.config.json")));
+  const auto files = take(
+      ModelFiles::open_to_plan(testing::golden("footprint/Qwen3-VL-30B-A3B-Instruct.config.json")));
   Model model = take(describe_model(files));
   take(apply_recipe("q4_k_m", model));
-  const MemoryPlan plan =
-      take(plan_memory(model, {}, {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16}));
+  const MemoryPlan plan = take(
+      plan_memory(model, {}, {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16}));
   int64_t experts = 0, one_op = 0;
   for (const Op& op : model.text.ops()) {
     if (op.kind != OpKind::kMoe)
