@@ -32,10 +32,11 @@ struct Picture {
   int64_t tokens = 0;
   std::optional<Sha256Digest> digest; // of pixels + preprocessing; known after decoding
 
-  // Pixels held while it is decoded and resized.
+  // Pixels held while it is decoded and, where it is, resized.
   int64_t io_bytes() const {
-    return file_bytes + 3 * width_px * height_px + 3 * target.width * height_px +
-           3 * target.width * target.height;
+    const bool as_it_is = target == Size{height_px, width_px};
+    const int64_t resized = as_it_is ? 0 : target.width * height_px + target.width * target.height;
+    return file_bytes + 3 * (width_px * height_px + resized);
   }
 };
 
