@@ -24,8 +24,6 @@ class ExpertCache {
   // Every thread, after choose(): returns when its share of them is there.
   void fetch(int thread_idx, int num_threads) const;
 
-  int64_t held_bytes() const { return held_bytes_; }
-
  private:
   struct Range {
     const MappedFile* file;
