@@ -41,7 +41,7 @@ Status write_file(const std::string& path, std::string_view content) {
     std::filesystem::create_directories(folder, error);
   if (error)
     return failed("the folder cannot be made", folder.string(), error.value());
-  std::string aside = path + ".XXXXXX";
+  std::string aside = path + "." + std::string(6, 'X'); // mkstemp fills them in
   const int fd = ::mkstemp(aside.data());
   if (fd < 0)
     return failed("cannot write beside it", path, errno);
