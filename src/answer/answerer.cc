@@ -91,13 +91,7 @@ Result<std::unique_ptr<Answerer>> Answerer::create(const LoadedModel& loaded, co
   shape.chunk_tokens = limits.chunk_tokens;
   shape.feature_tokens = limits.feature_tokens;
   shape.max_patches = limits.max_patches;
-  int64_t tokens = 0;
-  for (const Picture& picture : pictures) {
-    tokens += picture.tokens;
-    shape.max_patches = std::max(shape.max_patches, picture.grid.patches());
-    shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
-  }
-  shape.feature_tokens = std::max(shape.feature_tokens, tokens);
+  add_pictures(pictures, shape);
   SessionOptions options{shape, kernels, limits.memory_bytes};
   for (const MappedFile& part : loaded.files.text.parts())
     options.files.push_back(&part);

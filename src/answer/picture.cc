@@ -39,6 +39,16 @@ PatchLayout patch_layout(const PictureSpec& spec) {
   return layout;
 }
 
+void add_pictures(std::span<const Picture> pictures, RunShape& shape) {
+  int64_t tokens = 0;
+  for (const Picture& picture : pictures) {
+    tokens += picture.tokens;
+    shape.max_patches = std::max(shape.max_patches, picture.grid.patches());
+    shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
+  }
+  shape.feature_tokens = std::max(shape.feature_tokens, tokens);
+}
+
 Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string name,
                              const PictureSpec& spec, const PictureOptions& options) {
   Picture picture;

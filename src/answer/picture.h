@@ -6,10 +6,12 @@
 #include "image/image.h"
 #include "model/model.h"
 #include "model/vision_inputs.h"
+#include "plan/memory.h"
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,5 +56,8 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
                                const PictureOptions& options);
 
 PatchLayout patch_layout(const PictureSpec& spec);
+
+// What these pictures need of a run, at least: the one place that plans and runs take it from.
+void add_pictures(std::span<const Picture> pictures, RunShape& shape);
 
 } // namespace pinhole

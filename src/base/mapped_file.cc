@@ -93,46 +93,49 @@ void MappedFile::prefetch(uint64_t offset, uint64_t length) const {
   ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_WILLNEED);
 }
 
+void MappedFile::advise(uint64_t offset, uint64_t length, bool outward, int advice) const {
+  const Pages pages = whole_pages(offset, length, size_, outward);
+  if (pages.length > 0)
+    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, advice);
+}
+
 void MappedFile::populate(uint64_t offset, uint64_t length) const {
-  const Pages pages = whole_pages(offset, length, size_, true);
-  if (pages.length == 0)
-    return;
-  auto* address = const_cast<std::byte*>(data_) + pages.begin;
-  ::madvise(address, pages.length, MADV_HUGEPAGE);
-  ::madvise(address, pages.length, MADV_POPULATE_READ);
+  advise(offset, length, true, MADV_HUGEPAGE);
+  populate_small(offset, length);
 }
 
 void MappedFile::use_small_pages(uint64_t offset, uint64_t length) const {
-  const Pages pages = whole_pages(offset, length, size_, true);
-  if (pages.length > 0)
-    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_NOHUGEPAGE);
+  advise(offset, length, true, MADV_NOHUGEPAGE);
 }
 
 void MappedFile::populate_small(uint64_t offset, uint64_t length) const {
-  const Pages pages = whole_pages(offset, length, size_, true);
-  if (pages.length > 0)
-    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_POPULATE_READ);
+  advise(offset, length, true, MADV_POPULATE_READ);
 }
 
 void MappedFile::unmap(uint64_t offset, uint64_t length) const {
-  const Pages pages = whole_pages(offset, length, size_, false);
-  if (pages.length > 0)
-    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_DONTNEED);
+  advise(offset, length, false, MADV_DONTNEED);
 }
 
 void MappedFile::drop(uint64_t offset, uint64_t length) const {
+  unmap(offset, length);
   const Pages pages = whole_pages(offset, length, size_, false);
-  if (pages.length == 0)
-    return;
-  ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_DONTNEED);
-  ::posix_fadvise(fd_, static_cast<off_t>(pages.begin), static_cast<off_t>(pages.length),
-                  POSIX_FADV_DONTNEED);
+  if (pages.length > 0)
+    ::posix_fadvise(fd_, static_cast<off_t>(pages.begin), static_cast<off_t>(pages.length),
+                    POSIX_FADV_DONTNEED);
 }
 
 void MappedFile::read_singly(uint64_t offset, uint64_t length) const {
-  const Pages pages = whole_pages(offset, length, size_, false);
-  if (pages.length > 0)
-    ::madvise(const_cast<std::byte*>(data_) + pages.begin, pages.length, MADV_RANDOM);
+  advise(offset, length, false, MADV_RANDOM);
+}
+
+std::optional<FileRange> find_range(std::span<const MappedFile* const> files, const std::byte* data,
+                                    uint64_t bytes) {
+  for (const MappedFile* file : files) {
+    const std::byte* begin = file->bytes().data();
+    if (data >= begin && data < begin + file->bytes().size())
+      return FileRange{file, static_cast<uint64_t>(data - begin), bytes};
+  }
+  return std::nullopt;
 }
 
 Result<std::string> read_stream(int fd, const std::string& name, uint64_t max_bytes) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -42,11 +43,23 @@ class MappedFile {
   void read_singly(uint64_t offset, uint64_t length) const;
 
  private:
+  void advise(uint64_t offset, uint64_t length, bool outward, int advice) const;
+
   int fd_ = -1;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
   std::string path_;
 };
+
+// A part of a mapped file.
+struct FileRange {
+  const MappedFile* file = nullptr;
+  uint64_t offset = 0, bytes = 0;
+};
+
+// The file in which `data` lies; nothing when it lies in none of them.
+std::optional<FileRange> find_range(std::span<const MappedFile* const> files, const std::byte* data,
+                                    uint64_t bytes);
 
 // The whole file as a string; an error when it is larger than `max_bytes`.
 Result<std::string> read_text_file(const std::string& path, uint64_t max_bytes);

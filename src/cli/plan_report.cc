@@ -15,11 +15,7 @@ RunShape run_shape(const PlanRequest& request, const std::vector<Picture>& pictu
   RunShape shape;
   shape.context_tokens = request.context_tokens;
   shape.chunk_tokens = request.chunk_tokens;
-  for (const Picture& picture : pictures) {
-    shape.feature_tokens += picture.tokens;
-    shape.max_patches = std::max(shape.max_patches, picture.grid.patches());
-    shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
-  }
+  add_pictures(pictures, shape);
   return shape;
 }
 

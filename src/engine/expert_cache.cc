@@ -33,16 +33,15 @@ ExpertCache::ExpertCache(const Graph& graph, std::span<const MappedFile* const> 
           continue;
         before = tensor;
         const uint64_t bytes = tensor->bytes / static_cast<uint64_t>(count_of_op_[i]);
-        for (const MappedFile* file : files) {
-          const std::byte* begin = file->bytes().data();
-          if (tensor->data < begin || tensor->data >= begin + file->bytes().size())
-            continue;
-          const auto offset = static_cast<uint64_t>(tensor->data - begin);
-          if (e == 0)
-            file->use_small_pages(offset, tensor->bytes);
-          expert.ranges[used++] = {file, offset + static_cast<uint64_t>(e) * bytes, bytes};
-          expert.bytes += static_cast<int64_t>(bytes);
-        }
+        auto range = find_range(files, tensor->data, tensor->bytes);
+        if (!range)
+          continue;
+        if (e == 0)
+          range->file->use_small_pages(range->offset, range->bytes);
+        range->offset += static_cast<uint64_t>(e) * bytes;
+        range->bytes = bytes;
+        expert.ranges[used++] = *range;
+        expert.bytes += static_cast<int64_t>(bytes);
       }
       experts_.push_back(expert);
     }
@@ -90,14 +89,14 @@ void ExpertCache::choose(size_t op_idx, const int32_t* row_begin) {
     unlink(idx);
     expert.held = false;
     held_bytes_ -= expert.bytes;
-    for (const Range& range : expert.ranges) {
+    for (const FileRange& range : expert.ranges) {
       if (range.bytes > 0)
         range.file->drop(range.offset, range.bytes);
     }
   }
   // All at once: the disk likes many requests.
   for (const int32_t idx : missing_) {
-    for (const Range& range : experts_[static_cast<size_t>(idx)].ranges) {
+    for (const FileRange& range : experts_[static_cast<size_t>(idx)].ranges) {
       if (range.bytes > 0)
         range.file->prefetch(range.offset, range.bytes);
     }
@@ -124,7 +123,7 @@ void ExpertCache::unmap_neighbours(int32_t idx) const {
 void ExpertCache::fetch(int thread_idx, int num_threads) const {
   for (size_t i = static_cast<size_t>(thread_idx); i < missing_.size();
        i += static_cast<size_t>(num_threads)) {
-    for (const Range& range : experts_[static_cast<size_t>(missing_[i])].ranges) {
+    for (const FileRange& range : experts_[static_cast<size_t>(missing_[i])].ranges) {
       if (range.bytes > 0)
         range.file->populate_small(range.offset, range.bytes);
     }

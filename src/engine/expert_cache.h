@@ -25,12 +25,8 @@ class ExpertCache {
   void fetch(int thread_idx, int num_threads) const;
 
  private:
-  struct Range {
-    const MappedFile* file;
-    uint64_t offset, bytes;
-  };
   struct Expert {
-    Range ranges[3]; // gate, up, down; unused ones have no bytes
+    FileRange ranges[3]; // gate, up, down; unused ones have no bytes
     int64_t bytes = 0;
     int32_t newer = -1, older = -1; // in the order of use, when held
     int32_t first = 0, last = 0;    // experts of its op

@@ -39,7 +39,7 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
 }
 
 void Session::unmap_tables() const {
-  for (const TableRange& table : tables_)
+  for (const FileRange& table : tables_)
     table.file->unmap(table.offset, table.bytes);
 }
 
@@ -64,14 +64,12 @@ void Session::stream_weights(std::span<const MappedFile* const> files) {
       const Weight& table = graph->weight(op.weight);
       if (std::find(whole.begin(), whole.end(), table.data) != whole.end())
         continue;
-      for (const MappedFile* file : files) {
-        const std::byte* begin = file->bytes().data();
-        if (table.data < begin || table.data >= begin + file->bytes().size())
-          continue;
-        tables_.push_back({file, static_cast<uint64_t>(table.data - begin),
-                           static_cast<uint64_t>(table.row_stride_bytes * table.rows)});
-        file->read_singly(tables_.back().offset, tables_.back().bytes);
-      }
+      const auto range =
+          find_range(files, table.data, static_cast<uint64_t>(table.row_stride_bytes * table.rows));
+      if (!range)
+        continue;
+      tables_.push_back(*range);
+      range->file->read_singly(range->offset, range->bytes);
     }
   }
 }

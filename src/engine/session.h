@@ -109,11 +109,7 @@ class Session {
   MemoryPlan plan_;
   Residency residency_;
   std::unique_ptr<WeightStream> text_stream_, vision_stream_; // null: all weights stay
-  struct TableRange {
-    const MappedFile* file;
-    uint64_t offset, bytes;
-  };
-  std::vector<TableRange> tables_; // looked up row by row; unmapped after use when weights stream
+  std::vector<FileRange> tables_; // looked up row by row; unmapped after use when weights stream
   std::unique_ptr<ExpertCache> experts_; // null: all experts stay
   KernelChoice kernels_;
   CpuBackend backend_;

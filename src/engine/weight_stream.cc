@@ -18,15 +18,12 @@ WeightStream::WeightStream(const Graph& graph, const std::vector<bool>& streamed
   const auto add = [&](Segment& segment, WeightId id) {
     const Weight& weight = graph.weight(id);
     const auto bytes = static_cast<uint64_t>(row_bytes(weight.format, weight.cols) * weight.rows);
-    for (const MappedFile* file : files) {
-      const std::byte* begin = file->bytes().data();
-      if (weight.data < begin || weight.data >= begin + file->bytes().size())
-        continue;
-      segment.ranges.push_back({file, static_cast<uint64_t>(weight.data - begin), bytes});
-      segment.bytes += static_cast<int64_t>(bytes);
+    const auto range = find_range(files, weight.data, bytes);
+    assert(range);
+    if (!range) // it is read when it is used
       return;
-    }
-    assert(!"a streamed weight lies in none of the files");
+    segment.ranges.push_back(*range);
+    segment.bytes += static_cast<int64_t>(bytes);
   };
   for (size_t i = 0; i < graph.ops().size(); ++i) {
     if (!streamed[i])
@@ -54,7 +51,7 @@ WeightStream::~WeightStream() {
 }
 
 void WeightStream::drop(const Segment& segment) {
-  for (const Range& range : segment.ranges)
+  for (const FileRange& range : segment.ranges)
     range.file->drop(range.offset, range.bytes);
 }
 
@@ -75,7 +72,7 @@ void WeightStream::read_ahead() {
     held_bytes_ += next.bytes;
     reading_ = true;
     bool broken_off = false;
-    for (const Range& range : next.ranges) {
+    for (const FileRange& range : next.ranges) {
       for (uint64_t done = 0; done < range.bytes && !broken_off; done += kPieceBytes) {
         lock.unlock();
         const uint64_t bytes = std::min(kPieceBytes, range.bytes - done);

@@ -35,12 +35,8 @@ class WeightStream {
   void rest();
 
  private:
-  struct Range {
-    const MappedFile* file;
-    uint64_t offset, bytes;
-  };
   struct Segment { // of one op
-    std::vector<Range> ranges;
+    std::vector<FileRange> ranges;
     int64_t bytes = 0;
   };
   static constexpr size_t kNone = static_cast<size_t>(-1);
