@@ -1,6 +1,7 @@
 // pinhole plan: will it fit, how fast will it be, what is the largest that fits; before anything is
 // loaded.
 #include "base/units.h"
+#include "base/write_file.h"
 #include "cli/common.h"
 #include "cli/plan_report.h"
 #include "plan/machine.h"
@@ -18,8 +19,9 @@ struct PlanOptions {
   std::vector<std::string> models, images = {"1024x768"};
   PlanRequest request;
   ComputeOptions compute;
-  std::string ram;
-  bool layers = false, explain = false, json = false, measure = false;
+  std::string ram, machine, vram, svg;
+  double gpu_share_percent = 0;
+  bool layers = false, explain = false, json = false, measure = false, alternatives = false;
 };
 
 class PlanCommand {
@@ -36,9 +38,13 @@ class PlanCommand {
     auto kernels = options_.compute.resolve();
     if (!kernels)
       return report(kernels.error());
-    auto limit = memory_budget(options_.ram);
-    if (!limit)
-      return report(limit.error());
+    auto place =
+        find_place(options_.ram, options_.machine, options_.vram, options_.gpu_share_percent / 100);
+    if (!place)
+      return report(place.error());
+    if (options_.request.parallel > options_.request.context_tokens)
+      return report({ErrorCode::kInvalidInput, "more conversations than tokens in a context",
+                     "--parallel", "raise --ctx"});
     for (const std::string& image : options_.images) {
       if (image == "none")
         continue;
@@ -49,22 +55,35 @@ class PlanCommand {
     }
     for (const std::string& model : options_.models) {
       options_.request.path = model;
-      auto made = make_report(options_.request, *kernels, *limit);
+      auto made = make_report(options_.request, *kernels, *place);
       if (!made)
         return report(made.error());
       reports_.push_back(std::move(*made));
     }
     measure(*kernels);
     for (PlanReport& one : reports_)
-      add_speed(*kernels, rates_, one);
+      one.speed = speed_of(one.model, one.run, *kernels, rates_, *place);
+    if (reports_.size() == 1 && wants_alternatives(reports_[0])) {
+      options_.request.path = reports_[0].path;
+      reports_[0].options = find_options(alternatives_, options_.request, *kernels, rates_, *place);
+    }
     print();
+    if (!options_.svg.empty()) {
+      const auto written = write_file(options_.svg, report_to_svg(reports_));
+      if (!written)
+        return report(written.error());
+    }
     const bool all_fit = std::all_of(reports_.begin(), reports_.end(), [](const PlanReport& one) {
-      return one.verdict() == Verdict::kFits;
+      return one.run.verdict() == Verdict::kFits;
     });
     return all_fit ? kExitOk : kExitTooLarge;
   }
 
  private:
+  bool wants_alternatives(const PlanReport& report) const {
+    return options_.alternatives || report.run.verdict() != Verdict::kFits;
+  }
+
   // The rates that are not kept yet. Predictions go on when they cannot be kept.
   void measure(const KernelChoice& kernels) {
     rates_ = load_rates(kernels);
@@ -77,8 +96,14 @@ class PlanCommand {
       progress.update("measuring this machine", 0, 1, "");
       rates_.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
       for (const PlanReport& one : reports_) {
-        if (one.residency.streams() && !one.files.text.parts().empty())
+        if ((one.run.residency.streams() || options_.layers) && !one.files.text.parts().empty())
           rates_.disk_gb_per_s = measure_disk(one.files.text.parts().front());
+        for (const Graph* graph : {&one.model.text, &one.model.vision})
+          measured = measure_rates(*graph, kernels, threads, rates_) || measured;
+      }
+      if (reports_.size() == 1 && wants_alternatives(reports_[0]))
+        alternatives_ = quantised_models(reports_[0].model, options_.request.weights);
+      for (const QuantisedModel& one : alternatives_) {
         for (const Graph* graph : {&one.model.text, &one.model.vision})
           measured = measure_rates(*graph, kernels, threads, rates_) || measured;
       }
@@ -111,6 +136,7 @@ class PlanCommand {
   PlanOptions options_;
   KernelRates rates_;
   std::vector<PlanReport> reports_;
+  std::vector<QuantisedModel> alternatives_;
 };
 
 } // namespace
@@ -123,6 +149,8 @@ void add_plan(CLI::App& app, int& exit) {
                "  pinhole plan config.json --weights q4_k_m --ram 16G\n"
                "  pinhole plan 2b.gguf 4b.gguf 8b.gguf --ram 8G      (a line each)\n"
                "  pinhole plan 8b.gguf --layers --explain\n"
+               "  pinhole plan config.json --machine t4 --options\n"
+               "  pinhole plan 8b.gguf --ram 16G --vram 8G --svg plan.svg\n"
                "Exit code 0: everything fits; 3: something does not.");
   PlanOptions& o = *options;
   plan->add_option("models", o.models,
@@ -139,7 +167,7 @@ void add_plan(CLI::App& app, int& exit) {
   plan->add_option("--prompt", o.request.text_tokens, "Tokens of text beside the pictures")
       ->check(CLI::Range(1, 1 << 26))
       ->capture_default_str();
-  plan->add_option("--chunk", o.request.chunk_tokens, "Prompt tokens processed at a time")
+  plan->add_option("--chunk,--batch", o.request.chunk_tokens, "Prompt tokens processed at a time")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
   plan->add_option("--max-image-tokens", o.request.picture.max_tokens,
@@ -149,6 +177,22 @@ void add_plan(CLI::App& app, int& exit) {
       "--weights", o.request.weights,
       fmt::format("Plan as if the weights were quantised so: {}", fmt::join(recipe_names(), ", ")));
   plan->add_option("--ram", o.ram, "Memory to fit in, such as 16G (default: what is available)");
+  std::vector<std::string_view> machines;
+  for (const KnownMachine& machine : known_machines())
+    machines.push_back(machine.name);
+  plan->add_option("--machine", o.machine,
+                   fmt::format("Plan for another machine: {}", fmt::join(machines, ", ")));
+  plan->add_option("--vram", o.vram, "Memory of a GPU beside the RAM, such as 8G");
+  plan->add_option(
+          "--gpu-share", o.gpu_share_percent,
+          "Percent of the GPU's memory that may be used (default: 90; of unified memory 70)")
+      ->check(CLI::Range(1.0, 100.0));
+  plan->add_option("--parallel", o.request.parallel, "Conversations at the same time")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  plan->add_flag("--options", o.alternatives,
+                 "Search quantisations, contexts and pictures also when everything fits");
+  plan->add_option("--svg", o.svg, "Write a picture of the plan to this file");
   plan->add_flag("--layers", o.layers, "Bytes and times of each layer");
   plan->add_flag("--explain", o.explain, "Say in words where the bytes come from");
   plan->add_flag("--measure", o.measure, "Measure this machine again");

@@ -39,7 +39,7 @@ std::string types_of(const Model& model, Role role) {
 }
 
 void print_memory(const PlanReport& report) {
-  const MemoryPlan& m = report.memory;
+  const MemoryPlan& m = report.run.memory;
   fmt::print("{}\n",
              bold("weights: mapped from the file, the kernel can drop them", STDOUT_FILENO));
   for (const RoleBytes& role : report.roles)
@@ -50,12 +50,14 @@ void print_memory(const PlanReport& report) {
   if (m.vision.arena_bytes > 0)
     arena = fmt::format("encode {}, {}", bytes(m.vision.arena_bytes), arena);
   line("compute arena", m.arena_bytes, arena + ": the largest counts");
+  const int64_t cached = m.shape.context_tokens * m.shape.parallel;
   line("KV cache", m.kv_cache_bytes,
-       fmt::format("{} tokens of {} bytes",
-                   format_count(static_cast<uint64_t>(m.shape.context_tokens)),
-                   format_count(static_cast<uint64_t>(
-                       m.kv_cache_bytes / std::max<int64_t>(m.shape.context_tokens, 1)))));
-  if (!report.pictures.empty()) {
+       fmt::format(
+           "{}{} tokens of {} bytes",
+           m.shape.parallel > 1 ? fmt::format("{} x ", m.shape.parallel) : "",
+           format_count(static_cast<uint64_t>(m.shape.context_tokens)),
+           format_count(static_cast<uint64_t>(m.kv_cache_bytes / std::max<int64_t>(cached, 1)))));
+  if (!report.run.pictures.empty()) {
     line("picture embeddings", m.features_bytes);
     line("picture decoding", m.picture_io_bytes);
   }
@@ -64,31 +66,60 @@ void print_memory(const PlanReport& report) {
   line("weights", m.mapped_bytes);
   line("anonymous", m.anonymous_bytes());
   line("program and libraries", kProgramFileBytes, "mapped");
-  line("needed", report.needed_bytes());
-  line(report.limit.source, report.limit.bytes);
+  const Offload& gpu = report.run.offload;
+  if (gpu.limit_bytes > 0) {
+    line("on the GPU", gpu.used_bytes,
+         fmt::format("of {} that may be used", bytes(gpu.limit_bytes)));
+    if (!report.place.unified)
+      line("in RAM", report.run.needed_bytes());
+  }
+  if (gpu.limit_bytes == 0 || report.place.unified)
+    line("needed", report.run.needed_bytes());
+  line(report.place.ram.source, report.place.ram.bytes);
+}
+
+void print_gpu(const PlanReport& report) {
+  const Offload& gpu = report.run.offload;
+  if (gpu.limit_bytes == 0)
+    return;
+  if (!gpu.any()) {
+    fmt::print("  nothing of it on the GPU: what is left beside it does not fit in RAM\n");
+    return;
+  }
+  fmt::print("{}: {} of {} layers{}{}\n  for programs that compute there (llama.cpp: -ngl {}); "
+             "pinhole itself computes on the CPU\n",
+             bold("on the GPU", STDOUT_FILENO), gpu.layers, gpu.total_layers,
+             gpu.output ? ", the output matrix" : "", gpu.vision ? ", the vision part" : "",
+             gpu.layers + (gpu.output ? 1 : 0));
+  if (report.place.unified)
+    fmt::print(
+        "  of unified memory the GPU may use {:.0f} %; sysctl iogpu.wired_limit_mb raises it "
+        "(--gpu-share 85)\n",
+        100 * static_cast<double>(gpu.limit_bytes) / static_cast<double>(report.place.ram.bytes));
 }
 
 void print_verdict(const PlanReport& report) {
-  switch (report.verdict()) {
+  const Residency& residency = report.run.residency;
+  switch (report.run.verdict()) {
   case Verdict::kFits:
     fmt::print("{}: {} are left\n", bold("fits", STDOUT_FILENO),
-               bytes(report.limit.bytes - report.needed_bytes()));
+               bytes(report.place.ram.bytes - report.run.needed_bytes()));
     break;
   case Verdict::kStreams:
     fmt::print("{}: {} of weights stay, {} are read from the disk again for every token, {} for "
                "every\n  picture, through a window of {}; {} are in memory at the most\n",
-               bold("streams", STDOUT_FILENO), bytes(report.residency.resident_bytes),
-               bytes(report.residency.streamed_text_bytes),
-               bytes(report.residency.streamed_vision_bytes), bytes(report.residency.window_bytes),
-               bytes(report.residency.peak_bytes(report.memory)));
-    if (report.residency.expert_cache_bytes > 0)
+               bold("streams", STDOUT_FILENO), bytes(residency.resident_bytes),
+               bytes(residency.streamed_text_bytes), bytes(residency.streamed_vision_bytes),
+               bytes(residency.window_bytes), bytes(residency.peak_bytes(report.run.memory)));
+    if (residency.expert_cache_bytes > 0)
       fmt::print("  of {} of experts {} are kept, the ones used last\n",
-                 bytes(report.residency.expert_bytes), bytes(report.residency.expert_cache_bytes));
+                 bytes(residency.expert_bytes), bytes(residency.expert_cache_bytes));
     break;
   case Verdict::kNone:
-    fmt::print("{}: {}\n", bold("does not fit", STDOUT_FILENO), report.refusal);
+    fmt::print("{}: {}\n", bold("does not fit", STDOUT_FILENO), report.run.refusal);
     break;
   }
+  print_gpu(report);
   if (report.longest_context_tokens > 0)
     fmt::print("  longest context: {} tokens{}\n",
                format_count(static_cast<uint64_t>(report.longest_context_tokens)),
@@ -97,33 +128,76 @@ void print_verdict(const PlanReport& report) {
                    : "");
   else
     fmt::print("  no context fits beside the weights: take a smaller quantisation (--weights)\n");
-  if (report.largest_picture_tokens > 0)
-    fmt::print("  largest picture (4:3): {}x{}, {} tokens\n", report.largest_picture.width,
-               report.largest_picture.height,
-               format_count(static_cast<uint64_t>(report.largest_picture_tokens)));
+  const Picture& picture = report.largest_picture;
+  if (picture.tokens > 0)
+    fmt::print("  largest picture (4:3): {}x{}, {} tokens\n", picture.width_px, picture.height_px,
+               format_count(static_cast<uint64_t>(picture.tokens)));
+}
+
+// Tokens a second of all conversations together.
+double rate(const PlannedRun& run, double step_seconds) {
+  return static_cast<double>(run.question.parallel) / step_seconds;
+}
+
+std::string pictures_of(const PlannedRun& run) {
+  std::string out;
+  for (const Picture& picture : run.pictures)
+    out += fmt::format("{}{}x{}", out.empty() ? "" : " ", picture.width_px, picture.height_px);
+  return out.empty() ? "none" : out;
+}
+
+void print_options(const PlanReport& report) {
+  if (report.options.empty())
+    return;
+  const bool gpu = report.place.gpu_bytes > 0;
+  fmt::print("{}\n  {:<26} {:<11} {:>9}  {:<11} {:<8} {:>10} {:>10} {:>8}{}\n",
+             bold("what would do", STDOUT_FILENO), "", "weights", "context", "picture", "", "RAM",
+             "1st token", "tokens/s", gpu ? "        GPU  layers" : "");
+  for (const PlanOption& option : report.options) {
+    const Offload& offload = option.run.offload;
+    fmt::print("  {:<26} {:<11} {:>9}  {:<11} {:<8} {:>10} {:>10} {:>8.1f}{}\n", option.what,
+               option.weights, format_count(static_cast<uint64_t>(option.context_tokens)),
+               pictures_of(option.run), verdict_name(option.run.verdict()),
+               bytes(option.run.verdict() == Verdict::kStreams
+                         ? option.run.residency.peak_bytes(option.run.memory)
+                         : option.run.needed_bytes()),
+               seconds(option.speed.first_token_seconds()),
+               rate(option.run, option.speed.decode_seconds),
+               gpu ? fmt::format(" {:>10} {:>4}/{}", bytes(offload.used_bytes), offload.layers,
+                                 offload.total_layers)
+                   : "");
+  }
 }
 
 void print_speed(const PlanReport& report, const KernelRates& rates) {
   const SpeedPlan& speed = report.speed;
-  fmt::print("{} {} threads, {}, memory read at {:.0f} GB/s\n",
-             bold("time on this machine", STDOUT_FILENO), rates.num_threads, rates.isa,
-             rates.read_gb_per_s);
-  if (report.residency.streams() && rates.disk_gb_per_s > 0)
-    fmt::print("  weights stream at {:.1f} GB/s from this disk\n", rates.disk_gb_per_s);
-  if (report.residency.streams() && rates.disk_gb_per_s == 0)
-    fmt::print("  without the time for streaming: there is no file to measure\n");
-  for (const Picture& picture : report.pictures) {
+  const bool streams = report.run.residency.streams();
+  if (report.place.machine) {
+    fmt::print("{} {}: estimated from published figures, not measured\n",
+               bold("time on", STDOUT_FILENO), report.place.machine->description);
+  } else {
+    fmt::print("{} {} threads, {}, memory read at {:.0f} GB/s\n",
+               bold("time on this machine", STDOUT_FILENO), rates.num_threads, rates.isa,
+               rates.read_gb_per_s);
+    if (streams && rates.disk_gb_per_s > 0)
+      fmt::print("  weights stream at {:.1f} GB/s from this disk\n", rates.disk_gb_per_s);
+    if (streams && rates.disk_gb_per_s == 0)
+      fmt::print("  without the time for streaming: there is no file to measure\n");
+    if (report.run.offload.any())
+      fmt::print("  with a GPU like {} (--machine names another)\n", report.place.gpu.description);
+  }
+  for (const Picture& picture : report.run.pictures) {
     fmt::print("  picture {:<18} read at {}x{}, {} tokens\n", picture.name, picture.target.width,
                picture.target.height, picture.tokens);
   }
   fmt::print("  {:<26} {:>12}\n", "map the weights", seconds(speed.map_seconds));
-  if (!report.pictures.empty())
+  if (!report.run.pictures.empty())
     fmt::print("  {:<26} {:>12}\n", "encode the pictures", seconds(speed.encode_seconds));
   fmt::print("  {:<26} {:>12}  {} tokens\n", "read the prompt", seconds(speed.prefill_seconds),
-             report.question.prompt_tokens);
+             report.run.question.prompt_tokens);
   fmt::print("  {:<26} {:>12}\n", "first token", seconds(speed.first_token_seconds()));
   fmt::print("  {:<26} {:>10.1f}/s  {:.1f}/s in a full context\n", "tokens",
-             1 / speed.decode_seconds, 1 / speed.decode_full_seconds);
+             rate(report.run, speed.decode_seconds), rate(report.run, speed.decode_full_seconds));
 }
 
 } // namespace
@@ -136,16 +210,23 @@ void print_report(const PlanReport& report, const KernelRates& rates) {
   print_memory(report);
   print_verdict(report);
   print_speed(report, rates);
+  print_options(report);
 }
 
 void print_layers(const PlanReport& report) {
-  fmt::print("{}\n  {:<8} {:>12} {:>14} {:>14}\n", bold("layers of the text part", STDOUT_FILENO),
-             "layer", "weights", "prompt", "a token");
+  const bool gpu = report.run.offload.any();
+  fmt::print("{}\n  {:<8} {:>12} {:>13} {:>13} {:>13} {:>13}\n",
+             bold("layers of the text part", STDOUT_FILENO), "layer", "weights", "from disk",
+             gpu ? "to the GPU" : "", "prompt", "a token");
+  const auto ms = [](double value, int digits) {
+    return value > 0 ? fmt::format("{:.{}f} ms", 1000 * value, digits) : std::string("-");
+  };
   for (const BlockCost& block : report.speed.blocks) {
-    fmt::print("  {:<8} {:>12} {:>11.2f} ms {:>11.3f} ms\n",
+    fmt::print("  {:<8} {:>12} {:>13} {:>13} {:>13} {:>13}\n",
                block.block < 0 ? "outside" : fmt::format("{}", block.block),
-               bytes(static_cast<int64_t>(block.weight_bytes)), 1000 * block.prefill_seconds,
-               1000 * block.decode_seconds);
+               bytes(static_cast<int64_t>(block.weight_bytes)), ms(block.disk_seconds, 2),
+               gpu ? ms(block.link_seconds, 2) : "", ms(block.prefill_seconds, 2),
+               ms(block.decode_seconds, 3));
   }
 }
 
@@ -177,8 +258,8 @@ void print_explanation(const PlanReport& report) {
       "transformers holds {} in float32, {} in bfloat16, all of it\nanonymous memory. Here "
       "weights stay mapped: {} that the kernel can drop and read again, and {}\nanonymous.\n",
       gigabytes(t.float32_bytes()), gigabytes(t.bfloat16_bytes()),
-      bytes(report.memory.mapped_bytes), bytes(report.memory.anonymous_bytes()));
-  for (const Picture& picture : report.pictures) {
+      bytes(report.run.memory.mapped_bytes), bytes(report.run.memory.anonymous_bytes()));
+  for (const Picture& picture : report.run.pictures) {
     int64_t heads = 0;
     for (const Op& op : model.vision.ops())
       heads = op.kind == OpKind::kAttention ? op.heads : heads;
@@ -196,13 +277,13 @@ void print_comparison(const std::vector<PlanReport>& reports) {
              "needed", "", "1st token", "tokens/s");
   for (const PlanReport& report : reports) {
     fmt::print("{:<32} {:>12} {:>12} {:>12} {:<13} {:>10} {:>10.1f}\n",
-               report.model.name.substr(0, 32), bytes(report.memory.mapped_bytes),
-               bytes(report.memory.anonymous_bytes()), bytes(report.needed_bytes()),
-               verdict_name(report.verdict()), seconds(report.speed.first_token_seconds()),
-               1 / report.speed.decode_seconds);
+               report.model.name.substr(0, 32), bytes(report.run.memory.mapped_bytes),
+               bytes(report.run.memory.anonymous_bytes()), bytes(report.run.needed_bytes()),
+               verdict_name(report.run.verdict()), seconds(report.speed.first_token_seconds()),
+               rate(report.run, report.speed.decode_seconds));
   }
   if (!reports.empty())
-    fmt::print("{}: {}\n", reports[0].limit.source, bytes(reports[0].limit.bytes));
+    fmt::print("{}: {}\n", reports[0].place.ram.source, bytes(reports[0].place.ram.bytes));
 }
 
 } // namespace pinhole::cli

@@ -61,8 +61,11 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
   }
   MemoryPlan plan;
   plan.shape = shape;
-  plan.shape.chunk_tokens = std::min(shape.chunk_tokens, shape.context_tokens);
-  plan.shape.output_rows = std::min(shape.output_rows, plan.shape.chunk_tokens);
+  // A step takes a token of every conversation.
+  plan.shape.chunk_tokens =
+      std::max(std::min(shape.chunk_tokens, shape.context_tokens), shape.parallel);
+  plan.shape.output_rows =
+      std::min(std::max(shape.output_rows, shape.parallel), plan.shape.chunk_tokens);
   plan.text = lay_out(model.text, {plan.shape.chunk_tokens, plan.shape.output_rows},
                       shape.context_tokens, choice_for(model.text, kernels));
   plan.arena_bytes = plan.text.arena_bytes;
@@ -75,12 +78,14 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
     plan.picture_io_bytes = shape.picture_io_bytes;
   }
   const int64_t per_token = kv_bytes_per_token(model.cache, kernels.kv_type);
-  if (shape.context_tokens > kMaxCacheBytes / std::max<int64_t>(per_token, 1)) {
+  if (shape.context_tokens >
+      kMaxCacheBytes / std::max<int64_t>(per_token, 1) / std::max<int64_t>(shape.parallel, 1)) {
     return fail(ErrorCode::kTooLarge,
-                fmt::format("a KV cache of {} tokens of {} bytes", shape.context_tokens, per_token),
+                fmt::format("{} KV caches of {} tokens of {} bytes", shape.parallel,
+                            shape.context_tokens, per_token),
                 {}, "lower --ctx");
   }
-  plan.kv_cache_bytes = shape.context_tokens * per_token;
+  plan.kv_cache_bytes = shape.parallel * shape.context_tokens * per_token;
   plan.fixed_bytes = kProgramBytes + model.vocab_size * kBytesPerVocabularyEntry;
   plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
   return plan;

@@ -13,7 +13,8 @@
 namespace pinhole {
 
 struct RunShape {
-  int64_t context_tokens = 4096; // rows of the KV cache
+  int64_t context_tokens = 4096; // rows of the KV cache, of each conversation
+  int64_t parallel = 1;          // conversations that have a cache at the same time
   int64_t chunk_tokens = 512;    // tokens that one prefill step takes at most
   int64_t output_rows = 1;       // rows of a chunk whose logits are wanted, at most
   int64_t max_patches = 0;       // of the largest picture; 0: no pictures

@@ -30,6 +30,20 @@ constexpr Recipe kRecipes[] = {
     {"q4_0", FormatId::kQ4_0, FormatId::kQ4_0, FormatId::kQ6_K, false},
 };
 
+// As bitsandbytes loads a model: linear layers of text and vision, other than the output matrix, as
+// nf4 with an f32 constant per 64 weights, which are as many bytes as IQ4_NL's; the rest at 16 bit.
+constexpr std::string_view kNf4 = "nf4";
+constexpr FormatId kNf4Format = FormatId::kIQ4_NL;
+
+// What bitsandbytes quantises: nn.Linear. Embeddings and convolutions are other modules, experts
+// bare parameters, and lm_head is left alone.
+bool is_linear(const Weight& weight) {
+  const bool linear = weight.role == Role::kTextAttention || weight.role == Role::kTextMlp ||
+                      weight.role == Role::kVisionAttention || weight.role == Role::kVisionMlp ||
+                      weight.role == Role::kProjector;
+  return linear && weight.rows > 1;
+}
+
 // use_more_bits: the first and last eighth of the layers, and every third between.
 bool has_more_bits(int64_t layer, int64_t layers) {
   return layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2;
@@ -113,20 +127,35 @@ class Application {
   Model& model_;
 };
 
+void apply_nf4(Model& model) {
+  for (Graph* graph : {&model.text, &model.vision}) {
+    for (size_t i = 0; i < graph->weights().size(); ++i) {
+      const Weight& weight = graph->weights()[i];
+      graph->set_format(static_cast<WeightId>(i),
+                        is_linear(weight) ? fitting(kNf4Format, weight.cols) : FormatId::kBF16);
+    }
+  }
+}
+
 } // namespace
 
 std::vector<std::string_view> recipe_names() {
   std::vector<std::string_view> names;
   for (const Recipe& recipe : kRecipes)
     names.push_back(recipe.name);
+  names.push_back(kNf4);
   return names;
 }
 
 Status apply_recipe(std::string_view name, Model& model) {
-  for (const Recipe& recipe : kRecipes) {
-    if (recipe.name != name)
-      continue;
-    Application(recipe, model).run();
+  const auto* recipe = std::find_if(std::begin(kRecipes), std::end(kRecipes),
+                                    [&](const Recipe& one) { return one.name == name; });
+  const bool known = recipe != std::end(kRecipes);
+  if (known)
+    Application(*recipe, model).run();
+  if (name == kNf4)
+    apply_nf4(model);
+  if (known || name == kNf4) {
     model.weight_bytes = 0;
     for (const RoleBytes& role : bytes_by_role(model))
       model.weight_bytes += static_cast<uint64_t>(role.bytes);
@@ -168,12 +197,7 @@ TransformersFootprint transformers_footprint(const Model& model) {
   }
   for (const auto& [tensor, weight] : tensors) {
     out.parameters += tensor->elements();
-    // Embeddings and convolutions are other modules, experts are bare parameters.
-    const Role role = weight->role;
-    const bool linear = role == Role::kTextAttention || role == Role::kTextMlp ||
-                        role == Role::kVisionAttention || role == Role::kVisionMlp ||
-                        role == Role::kProjector;
-    if (linear && weight->rows > 1)
+    if (is_linear(*weight))
       out.linear += tensor->elements();
   }
   return out;

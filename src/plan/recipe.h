@@ -13,7 +13,8 @@ namespace pinhole {
 // Names that apply_recipe takes: "f32", "bf16", "q4_k_m" ...
 std::vector<std::string_view> recipe_names();
 
-// Sets the formats of the model's weights. f32, f16 and bf16 are for all of the model; the others
+// Sets the formats of the model's weights. f32, f16, bf16 and nf4 (what bitsandbytes makes of the
+// linear layers, the rest at 16 bit) are for all of the model; the others
 // are for the text part (norms and routers stay F32) and leave the vision part as it is, or F16
 // where that has no file. weight_bytes follows. The model can be planned then, but not run.
 // Source: llama.cpp, llama_tensor_get_type in src/llama-quant.cpp.

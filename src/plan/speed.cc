@@ -57,9 +57,7 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
                                          first.pack_gb_per_s)
                               : 0;
     for (const MatmulPart& part : op.parts) {
-      Op one = op;
-      one.parts = {part};
-      const Work work = op_work(graph, one, shape);
+      const Work work = part_work(graph, op, part, shape);
       seconds += matrix_seconds(work, rows, rates.of(graph.weight(part.weight).format), rates);
       if (op.activation != Activation::kNone)
         seconds += per_giga(4.0 * rows * static_cast<double>(graph.value(part.y).cols),
@@ -74,7 +72,7 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
   }
   case OpKind::kAttention: {
     const Work work = op_work(graph, op, shape);
-    if (rows_of(graph, op, shape) > 1)
+    if (rows_of(graph, op, shape) > static_cast<double>(shape.conversations))
       return per_giga(work.flops, rates.attention_gflop_per_s);
     return per_giga(work.cache_bytes, rates.cache_gb_per_s);
   }
@@ -88,6 +86,14 @@ WorkShape text_shape(int64_t tokens, int64_t past, kernels::KvType kv_type) {
   shape.rows = {tokens, 1};
   shape.past_tokens = past;
   shape.kv_type = kv_type;
+  return shape;
+}
+
+// A token of each of so many conversations.
+WorkShape step_shape(int64_t conversations, int64_t past, kernels::KvType kv_type) {
+  WorkShape shape = text_shape(conversations, past, kv_type);
+  shape.rows.outputs = conversations;
+  shape.conversations = conversations;
   return shape;
 }
 
@@ -114,17 +120,84 @@ double missed_expert_bytes(const Graph& graph, const WorkShape& shape, const Res
   return used > held ? used : used * (1 - held / all);
 }
 
-// Adds the seconds of a run to the cost of its blocks.
-void add_blocks(const Graph& graph, const WorkShape& shape, const KernelRates& rates,
-                double BlockCost::*seconds, std::vector<BlockCost>& blocks) {
-  for (const Op& op : graph.ops()) {
-    auto block = std::find_if(blocks.begin(), blocks.end(),
-                              [&](const BlockCost& cost) { return cost.block == op.block; });
-    if (block == blocks.end())
-      block = blocks.insert(block, BlockCost{op.block});
-    (*block).*seconds += op_seconds(graph, op, shape, rates);
+// Predicts runs of one model where Placement puts it.
+class Predictor {
+ public:
+  Predictor(const Model& model, kernels::KvType kv_type, const Placement& placement)
+      : model_(model), at_(placement), cpu_(placement.cpu) {
+    // Weights that stay in the shared cache from token to token are read at the kernels' own rates.
+    if (run_work(model.text, text_shape(1, 0, kv_type)).weight_bytes <
+        kCacheShare * static_cast<double>(cpu_.shared_cache_bytes))
+      cpu_.read_gb_per_s = kCacheGigabytes;
   }
-}
+
+  double map_seconds() const {
+    const int64_t on_gpu = at_.offload.weight_bytes;
+    const int64_t mapped = at_.residency.streams() ? at_.residency.resident_bytes
+                                                   : static_cast<int64_t>(model_.weight_bytes);
+    return per_giga(static_cast<double>(mapped - on_gpu), cpu_.map_gb_per_s) +
+           per_giga(static_cast<double>(on_gpu), at_.gpu.map_gb_per_s);
+  }
+
+  double encode_seconds(int64_t patches) const {
+    WorkShape shape;
+    shape.rows = {patches, 0};
+    if (model_.pictures && model_.pictures->window_size_px > 0) {
+      const int64_t side = model_.pictures->window_size_px / model_.pictures->patch_size;
+      shape.window_keys = side * side;
+    }
+    return std::max(
+        run_seconds(model_.vision, shape, at_.offload.vision ? at_.gpu : cpu_),
+        per_giga(static_cast<double>(at_.residency.streamed_vision_bytes), cpu_.disk_gb_per_s));
+  }
+
+  // Experts are read when they are chosen, beside which nothing runs; the rest is read ahead.
+  double text_seconds(const WorkShape& shape) const {
+    double seconds = 0;
+    for (const Op& op : model_.text.ops())
+      seconds += text_op_seconds(op, shape);
+    return std::max(seconds, per_giga(static_cast<double>(at_.residency.streamed_text_bytes),
+                                      cpu_.disk_gb_per_s)) +
+           per_giga(missed_expert_bytes(model_.text, shape, at_.residency), cpu_.disk_gb_per_s);
+  }
+
+  // Adds the seconds of a run to the cost of its blocks.
+  void add_blocks(const WorkShape& shape, double BlockCost::*seconds,
+                  std::vector<BlockCost>& blocks) const {
+    for (const Op& op : model_.text.ops())
+      block_of(op.block, blocks).*seconds += text_op_seconds(op, shape);
+  }
+
+  void add_weights(std::vector<BlockCost>& blocks) const {
+    for (const Op& op : model_.text.ops())
+      block_of(op.block, blocks).weight_bytes +=
+          static_cast<double>(op_weight_bytes(model_.text, op));
+    for (BlockCost& block : blocks) {
+      block.on_gpu = at_.offload.has_block(block.block);
+      block.disk_seconds = per_giga(block.weight_bytes, cpu_.disk_gb_per_s);
+      block.link_seconds = block.on_gpu ? per_giga(block.weight_bytes, at_.gpu.map_gb_per_s) : 0;
+    }
+  }
+
+ private:
+  double text_op_seconds(const Op& op, const WorkShape& shape) const {
+    return op_seconds(model_.text, op, shape, at_.offload.has_block(op.block) ? at_.gpu : cpu_);
+  }
+
+  static BlockCost& block_of(int32_t block, std::vector<BlockCost>& blocks) {
+    auto found = std::find_if(blocks.begin(), blocks.end(),
+                              [&](const BlockCost& cost) { return cost.block == block; });
+    if (found == blocks.end()) {
+      found = blocks.insert(found, BlockCost{});
+      found->block = block;
+    }
+    return *found;
+  }
+
+  const Model& model_;
+  const Placement& at_;
+  KernelRates cpu_;
+};
 
 } // namespace
 
@@ -136,63 +209,24 @@ double run_seconds(const Graph& graph, const WorkShape& shape, const KernelRates
 }
 
 SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels::KvType kv_type,
-                     const KernelRates& machine, const Residency& residency) {
+                     const Placement& placement) {
+  const Predictor predict(model, kv_type, placement);
   SpeedPlan plan;
-  KernelRates rates = machine;
-  // Weights that stay in the shared cache from token to token are read at the kernels' own rates.
-  if (run_work(model.text, text_shape(1, 0, kv_type)).weight_bytes <
-      kCacheShare * static_cast<double>(machine.shared_cache_bytes))
-    rates.read_gb_per_s = kCacheGigabytes;
-  // Experts are read when they are chosen, beside which nothing runs; the rest is read ahead.
-  const auto text_seconds = [&](const WorkShape& shape) {
-    return std::max(run_seconds(model.text, shape, rates),
-                    per_giga(static_cast<double>(residency.streamed_text_bytes),
-                             machine.disk_gb_per_s)) +
-           per_giga(missed_expert_bytes(model.text, shape, residency), machine.disk_gb_per_s);
-  };
-  const double vision_disk =
-      per_giga(static_cast<double>(residency.streamed_vision_bytes), machine.disk_gb_per_s);
-  plan.map_seconds = per_giga(
-      static_cast<double>(residency.streams() ? residency.resident_bytes : model.weight_bytes),
-      machine.map_gb_per_s);
-  for (const int64_t patches : question.picture_patches) {
-    WorkShape shape;
-    shape.rows = {patches, 0};
-    if (model.pictures && model.pictures->window_size_px > 0) {
-      const int64_t side = model.pictures->window_size_px / model.pictures->patch_size;
-      shape.window_keys = side * side;
-    }
-    plan.encode_seconds += std::max(run_seconds(model.vision, shape, rates), vision_disk);
-  }
+  plan.map_seconds = predict.map_seconds();
+  for (const int64_t patches : question.picture_patches)
+    plan.encode_seconds += predict.encode_seconds(patches);
   for (int64_t past = 0; past < question.prompt_tokens; past += question.chunk_tokens) {
     const int64_t tokens = std::min(question.chunk_tokens, question.prompt_tokens - past);
     const WorkShape shape = text_shape(tokens, past, kv_type);
-    plan.prefill_seconds += text_seconds(shape);
-    add_blocks(model.text, shape, rates, &BlockCost::prefill_seconds, plan.blocks);
+    plan.prefill_seconds += predict.text_seconds(shape);
+    predict.add_blocks(shape, &BlockCost::prefill_seconds, plan.blocks);
   }
-  const WorkShape first = text_shape(1, question.prompt_tokens, kv_type);
-  plan.decode_seconds = text_seconds(first);
-  add_blocks(model.text, first, rates, &BlockCost::decode_seconds, plan.blocks);
-  plan.decode_full_seconds =
-      text_seconds(text_shape(1, std::max<int64_t>(question.context_tokens - 1, 0), kv_type));
-  for (BlockCost& cost : plan.blocks) {
-    for (const Op& op : model.text.ops()) {
-      if (op.block != cost.block)
-        continue;
-      for (const MatmulPart& part : op.parts) {
-        const Weight& weight = model.text.weight(part.weight);
-        cost.weight_bytes += static_cast<double>(row_bytes(weight.format, weight.cols)) *
-                             static_cast<double>(weight.rows);
-      }
-      for (const WeightId id : {op.gate, op.up, op.down}) {
-        if (id == kNoWeight)
-          continue;
-        const Weight& weight = model.text.weight(id);
-        cost.weight_bytes += static_cast<double>(row_bytes(weight.format, weight.cols)) *
-                             static_cast<double>(weight.rows * weight.experts);
-      }
-    }
-  }
+  const WorkShape first = step_shape(question.parallel, question.prompt_tokens, kv_type);
+  plan.decode_seconds = predict.text_seconds(first);
+  predict.add_blocks(first, &BlockCost::decode_seconds, plan.blocks);
+  plan.decode_full_seconds = predict.text_seconds(
+      step_shape(question.parallel, std::max<int64_t>(question.context_tokens - 1, 0), kv_type));
+  predict.add_weights(plan.blocks);
   return plan;
 }
 

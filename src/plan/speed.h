@@ -3,6 +3,7 @@
 
 #include "model/model.h"
 #include "plan/memory.h"
+#include "plan/offload.h"
 #include "plan/rates.h"
 #include "plan/residency.h"
 #include "plan/work.h"
@@ -17,7 +18,10 @@ double run_seconds(const Graph& graph, const WorkShape& shape, const KernelRates
 // The share of it that belongs to transformer block `block` (-1: what stands outside blocks).
 struct BlockCost {
   int32_t block = -1;
+  bool on_gpu = false;
   double weight_bytes = 0;
+  double disk_seconds = 0;    // to read its weights from the disk; 0: no disk was measured
+  double link_seconds = 0;    // to move them to the GPU that it lies on
   double prefill_seconds = 0; // of the whole prompt
   double decode_seconds = 0;  // of one token
 };
@@ -25,6 +29,7 @@ struct BlockCost {
 // A question: pictures, a prompt, an answer.
 struct QuestionShape {
   std::vector<int64_t> picture_patches; // of each picture
+  int64_t parallel = 1;                 // conversations that decode at the same time
   int64_t prompt_tokens = 0;            // the pictures' included
   int64_t context_tokens = 0;           // filled before the last token is decoded
   int64_t chunk_tokens = 512;
@@ -34,16 +39,22 @@ struct SpeedPlan {
   double map_seconds = 0;    // first touch of the weights, which the page cache is taken to hold
   double encode_seconds = 0; // all pictures
   double prefill_seconds = 0;
-  double decode_seconds = 0;      // the first token after the prompt
+  double decode_seconds = 0;      // the first token after the prompt, of every conversation
   double decode_full_seconds = 0; // a token in a full context
   std::vector<BlockCost> blocks;  // of the text model
 
   double first_token_seconds() const { return map_seconds + encode_seconds + prefill_seconds; }
 };
 
-// `residency` says what is streamed: then a run takes as long as its bytes take from the disk, if
-// that is longer.
+// Where a run is computed: how fast, what is streamed, what lies on a GPU.
+struct Placement {
+  KernelRates cpu;
+  Residency residency; // a run that streams takes as long as its bytes from the disk, if longer
+  Offload offload;
+  KernelRates gpu; // of what `offload` puts there
+};
+
 SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels::KvType kv_type,
-                     const KernelRates& rates, const Residency& residency = {});
+                     const Placement& placement);
 
 } // namespace pinhole

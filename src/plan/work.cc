@@ -31,9 +31,11 @@ Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
   const auto past = static_cast<double>(shape.past_tokens);
   Work work;
   double pairs = rows * rows; // of query and key
-  if (op.layer >= 0) {        // row i sees past + i + 1 keys
-    pairs = rows * past + rows * (rows + 1) / 2;
-    work.cache_bytes = (past + rows) * 2.0 * static_cast<double>(op.kv_heads) *
+  if (op.layer >= 0) {
+    const auto conversations = static_cast<double>(shape.conversations);
+    const double own = rows / conversations; // row i of a conversation sees past + i + 1 keys
+    pairs = rows * past + rows * (own + 1) / 2;
+    work.cache_bytes = conversations * (past + own) * 2.0 * static_cast<double>(op.kv_heads) *
                        static_cast<double>(kv_row_bytes(shape.kv_type, op.head_dim));
   } else if (shape.window_keys > 0 && is_windowed(graph, op.b)) {
     pairs = rows * std::min(rows, static_cast<double>(shape.window_keys));
@@ -65,18 +67,22 @@ Work& Work::operator+=(const Work& other) {
   return *this;
 }
 
+Work part_work(const Graph& graph, const Op& op, const MatmulPart& part, const WorkShape& shape) {
+  const auto rows = static_cast<double>(shape.rows.count(graph.value(op.x).rows));
+  const Weight& weight = graph.weight(part.weight);
+  Work work;
+  work.flops = 2.0 * rows * size_of(weight);
+  work.weight_bytes = rows > 0 ? bytes_of(weight) : 0.0;
+  return work;
+}
+
 Work op_work(const Graph& graph, const Op& op, const WorkShape& shape) {
   Work work;
   switch (op.kind) {
-  case OpKind::kMatmul: {
-    const auto rows = static_cast<double>(shape.rows.count(graph.value(op.x).rows));
-    for (const MatmulPart& part : op.parts) {
-      const Weight& weight = graph.weight(part.weight);
-      work.flops += 2.0 * rows * size_of(weight);
-      work.weight_bytes += rows > 0 ? bytes_of(weight) : 0.0;
-    }
+  case OpKind::kMatmul:
+    for (const MatmulPart& part : op.parts)
+      work += part_work(graph, op, part, shape);
     return work;
-  }
   case OpKind::kAttention:
     return attention_work(graph, op, shape);
   case OpKind::kMoe:

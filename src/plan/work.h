@@ -18,7 +18,10 @@ struct Work {
 // The run that an op is counted in.
 struct WorkShape {
   RowBinding rows;
-  int64_t past_tokens = 0; // in the KV cache before this run
+  int64_t past_tokens = 0; // in the KV cache before this run, of each conversation
+  // Rows are one token of each of so many conversations with a past of their own, where this is
+  // above 1; else they follow each other in one.
+  int64_t conversations = 1;
   int64_t window_keys = 0; // keys that a row sees in windowed attention
   kernels::KvType kv_type = kernels::KvType::kF16;
 };
@@ -26,5 +29,7 @@ struct WorkShape {
 // Norms, activations and copies count no flops: next to matmul and attention they are nothing.
 // Experts count as many as this many tokens will choose if all are chosen equally often.
 Work op_work(const Graph& graph, const Op& op, const WorkShape& shape);
+// Of one weight of a matmul.
+Work part_work(const Graph& graph, const Op& op, const MatmulPart& part, const WorkShape& shape);
 
 } // namespace pinhole

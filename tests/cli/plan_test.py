@@ -6,6 +6,7 @@ import os
 import struct
 import time
 import unittest
+import xml.etree.ElementTree
 
 from support import (BAD_INPUT, BUNDLED, GOLDEN, MODEL, OK, TOO_LARGE, Case, environment, main,
                      picture_of, pinhole, samples)
@@ -106,6 +107,98 @@ class Plan(Case):
         with open(config, "rb") as file:
             self.write("config.json", file.read())
         self.assertEqual(self.plan(self.folder)["parameters"], 2127532032)
+
+    def config(self, name="Qwen3-VL-4B-Instruct"):
+        self.need_golden()
+        return os.path.join(GOLDEN, "footprint", name + ".config.json")
+
+    def test_nf4_is_what_bitsandbytes_holds(self):
+        out = self.plan(self.config(), "--weights", "nf4", "--ram", "64G")
+        # 2.62 GiB are published, without the constants: an f32 per 64 weights of linear layers.
+        self.assertEqual(round(out["transformers_bytes"]["nf4"] / 2**30, 2), 2.62)
+        linear = 2 * (2 * out["parameters"] - out["transformers_bytes"]["nf4"]) // 3
+        self.assertEqual(out["memory_bytes"]["weights_mapped"],
+                         out["transformers_bytes"]["nf4"] + linear // 64 * 4)
+
+    def test_conversations_have_a_cache_each(self):
+        one = self.plan("--ctx", "512", "--image", "none")
+        four = self.plan("--ctx", "512", "--image", "none", "--parallel", "4", "--batch", "64")
+        self.assertEqual(four["memory_bytes"]["kv_cache"], 4 * one["memory_bytes"]["kv_cache"])
+        self.assertEqual(four["memory_bytes"]["kv_cache_per_token"],
+                         one["memory_bytes"]["kv_cache_per_token"])
+        self.assertLess(four["memory_bytes"]["arena"], one["memory_bytes"]["arena"])
+
+    def test_a_known_machine_is_judged_by_its_memory(self):
+        out = self.plan(self.config(), "--weights", "f16", "--machine", "t4")
+        self.assertEqual((out["machine"], out["limit_source"]), ("t4", "RAM of t4"))
+        self.assertEqual(out["gpu"]["limit_bytes"], int(0.9 * 16 * 2**30))
+        self.assertEqual(out["gpu"]["layers"], out["gpu"]["total_layers"])
+        self.assertTrue(out["gpu"]["vision"] and out["gpu"]["output"])
+        # 70 % of unified memory, unless told.
+        apple = self.plan(self.config(), "--weights", "q4_k_m", "--machine", "m1-8")
+        self.assertEqual(apple["gpu"]["limit_bytes"], int(0.7 * 8 * 2**30))
+        raised = self.plan(self.config(), "--weights", "q4_k_m", "--machine", "m1-8",
+                           "--gpu-share", "85")
+        self.assertEqual(raised["gpu"]["limit_bytes"], int(0.85 * 8 * 2**30))
+        self.refused("plan", "--machine", "abacus", names=["abacus", "m1-16"], code=BAD_INPUT)
+        self.refused("plan", "--vram", "some", names=["some", "--vram"], code=BAD_INPUT)
+
+    def test_layers_fill_the_gpu_and_no_more(self):
+        run = ["--weights", "q4_k_m", "--ram", "64G", "--image", "none", "--layers"]
+        last = -1
+        for vram in ("500M", "1G", "2G", "8G"):
+            out = self.plan(self.config(), *run, "--vram", vram)
+            gpu = out["gpu"]
+            self.assertLessEqual(gpu["used_bytes"], gpu["limit_bytes"])
+            self.assertGreaterEqual(gpu["layers"], last)
+            last = gpu["layers"]
+            moved = [layer for layer in out["layers"] if layer["on_gpu"]]
+            self.assertEqual(len(moved), gpu["layers"] + gpu["output"])
+            self.assertTrue(all(layer["link_seconds"] > 0 for layer in moved))
+            self.assertEqual(sum(layer["weight_bytes"] for layer in moved), gpu["weight_bytes"])
+        self.assertEqual(last, 36)
+
+    def test_options_fit_and_say_what_they_are_best_at(self):
+        asked = [self.config(), "--weights", "bf16", "--ctx", "8192"]
+        out = self.plan(*asked, "--ram", "8G", code=TOO_LARGE)
+        options = {option["what"]: option for option in out["options"]}
+        self.assertTrue(options)
+        for option in out["options"]:
+            self.assertEqual(option["verdict"], "fits", option)
+            self.assertLessEqual(option["needed_bytes"], 8 * 2**30)
+        best = options["as asked, least quantised"]
+        self.assertEqual((best["context_tokens"], best["pictures"][0]["width"]), (8192, 1024))
+        # It is the least: the next better one does not fit.
+        order = ["f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"]
+        better = order[order.index(best["weights"]) - 1]
+        self.plan(self.config(), "--weights", better, "--ctx", "8192", "--ram", "8G",
+                  code=TOO_LARGE)
+        self.plan(self.config(), "--weights", best["weights"], "--ctx", "8192", "--ram", "8G")
+        longest = options["longest context"]
+        self.assertGreater(longest["context_tokens"], 8192)
+        self.plan(self.config(), "--weights", longest["weights"],
+                  "--ctx", str(longest["context_tokens"]), "--ram", "8G")
+        self.plan(self.config(), "--weights", longest["weights"],
+                  "--ctx", str(longest["context_tokens"] + 256), "--ram", "8G", code=TOO_LARGE)
+        # What fits has no need of them, unless they are asked for.
+        self.assertEqual(self.plan("--ram", "4G")["options"], [])
+        self.assertTrue(self.plan("--ram", "4G", "--options")["options"])
+
+    def test_picture_of_the_plan(self):
+        path = os.path.join(self.folder, "plan.svg")
+        run = pinhole("plan", "--svg", path, self.config(), MODEL,
+                      env=environment(XDG_CACHE_HOME=self.folder))
+        self.assertIn(run.code, (OK, TOO_LARGE), run)
+        root = xml.etree.ElementTree.parse(path).getroot()
+        space = "{http://www.w3.org/2000/svg}"
+        self.assertEqual(root.tag, space + "svg")
+        texts = [element.text for element in root.iter(space + "text")]
+        for wanted in ("KV cache", "text weights", "limit: available now"):
+            self.assertIn(wanted, " ".join(texts))
+        width = float(root.get("width"))
+        for element in root.iter(space + "rect"):
+            if "%" not in element.get("width"):
+                self.assertLessEqual(float(element.get("x")) + float(element.get("width")), width)
 
     def test_the_cache_folder_may_be_out_of_reach(self):
         run = pinhole("plan", env=environment(XDG_CACHE_HOME=self.write("a-file", "")))

@@ -4,6 +4,7 @@
 #include "kernels/select.h"
 #include "support/describe.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <numeric>
@@ -72,7 +73,7 @@ TEST(Speed, LayersAddUpToTheWhole) {
   question.chunk_tokens = 128; // three chunks, the last one shorter
   question.context_tokens = 512;
   const SpeedPlan plan =
-      plan_speed(described->model, question, kernels::KvType::kF16, round_rates());
+      plan_speed(described->model, question, kernels::KvType::kF16, {round_rates(), {}, {}, {}});
   double prefill = 0, decode = 0, bytes = 0;
   for (const BlockCost& block : plan.blocks) {
     prefill += block.prefill_seconds;
@@ -122,6 +123,54 @@ TEST_F(Rates, ADamagedFileCountsAsNone) {
     folder_.write("pinhole/rates.json", text);
     EXPECT_EQ(load_rates(kernels_).attention_gflop_per_s, 0) << text;
   }
+}
+
+TEST(Speed, ConversationsShareWeightsAndReadTheirOwnCaches) {
+  const auto described = testing::Described::bundled();
+  const Graph& text = described->model.text;
+  WorkShape one, four;
+  one.rows = {1, 1};
+  one.past_tokens = four.past_tokens = 700;
+  four.rows = {4, 4};
+  four.conversations = 4;
+  EXPECT_EQ(total(text, four, OpKind::kMatmul).weight_bytes,
+            total(text, one, OpKind::kMatmul).weight_bytes);
+  EXPECT_EQ(total(text, four, OpKind::kAttention).cache_bytes,
+            4 * total(text, one, OpKind::kAttention).cache_bytes);
+  EXPECT_EQ(total(text, four, OpKind::kAttention).flops,
+            4 * total(text, one, OpKind::kAttention).flops);
+}
+
+TEST(Speed, BlocksOnAGpuRunAtItsRates) {
+  const auto described = testing::Described::bundled();
+  QuestionShape question;
+  question.prompt_tokens = 100;
+  question.context_tokens = 200;
+  Placement placement;
+  placement.cpu = placement.gpu = round_rates();
+  placement.cpu.map_gb_per_s = 50;
+  placement.gpu.map_gb_per_s = 5;
+  placement.gpu.read_gb_per_s *= 10;
+  placement.gpu.cache_gb_per_s *= 10;
+  const auto predict = [&] {
+    return plan_speed(described->model, question, kernels::KvType::kF16, placement);
+  };
+  const SpeedPlan on_cpu = predict();
+  placement.offload.total_layers = described->model.cache.layers;
+  placement.offload.layers = 1;
+  placement.offload.weight_bytes = 1000;
+  const SpeedPlan mixed = predict();
+  const auto last = static_cast<int32_t>(described->model.cache.layers - 1);
+  for (const BlockCost& block : mixed.blocks) {
+    const auto before = std::find_if(on_cpu.blocks.begin(), on_cpu.blocks.end(),
+                                     [&](const BlockCost& b) { return b.block == block.block; });
+    EXPECT_EQ(block.on_gpu, block.block == last);
+    EXPECT_NEAR(block.decode_seconds, before->decode_seconds / (block.block == last ? 10 : 1),
+                1e-9);
+    EXPECT_EQ(block.link_seconds > 0, block.block == last);
+  }
+  // A byte takes 1/5 ns over the link, and 1/50 ns to be mapped.
+  EXPECT_NEAR(mixed.map_seconds - on_cpu.map_seconds, 1000 * (1e-9 / 5 - 1e-9 / 50), 1e-12);
 }
 
 } // namespace
