@@ -110,7 +110,7 @@ std::string bar(const PlanReport& report, double y, double bytes_per_px) {
   const Verdict verdict = report.run.verdict();
   std::string out = text_at(kLeft, y + 18, 17, report.model.name, "font-weight='bold'");
   out += text_at(kWidth - kLeft, y + 18, 15,
-                 fmt::format("{}: {} of {}", verdict_name(verdict), shown(sum_of(segments)),
+                 fmt::format("{}: needs {}, limit {}", verdict_name(verdict), shown(sum_of(segments)),
                              shown(report.place.ram.bytes)),
                  "text-anchor='end'");
   double x = kLeft;
