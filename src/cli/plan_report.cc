@@ -23,8 +23,9 @@ Result<std::vector<Picture>> plan_pictures(const PlanRequest& request, const Mod
   std::vector<Picture> out;
   for (const Size& size : request.images) {
     if (!model.pictures) {
-      return fail(ErrorCode::kUnsupported, "this model has no vision part", request.path,
-                  "give its projector with --mmproj, or leave out --image");
+      return fail(ErrorCode::kUnsupported, "this model has no vision part",
+                  shown_name(request.path),
+                  "give its projector with --mmproj, or plan without pictures: --image none");
     }
     PINHOLE_TRY(Picture picture,
                 plan_picture(size.width, size.height, fmt::format("{}x{}", size.width, size.height),
@@ -111,9 +112,10 @@ Verdict PlanReport::verdict() const {
 Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& kernels,
                                const MemoryBudget& limit) {
   PlanReport report;
-  report.path = request.path;
+  report.path = shown_name(request.path);
   report.limit = limit;
-  PINHOLE_TRY(report.files, ModelFiles::open_to_plan(request.path, request.mmproj));
+  PINHOLE_TRY(report.files,
+              ModelFiles::open_to_plan(request.path, request.mmproj, request.on_fetch));
   report.config_only = report.files.text.config_only();
   PINHOLE_TRY(report.model, describe_model(report.files));
   // Counted before a recipe changes what the weights are.
@@ -125,7 +127,7 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
     return fail(ErrorCode::kTooLarge,
                 fmt::format("a context of {} tokens, the model was made for {}",
                             request.context_tokens, report.model.context_length),
-                request.path, "lower --ctx");
+                report.path, "lower --ctx");
   }
   PINHOLE_TRY(report.pictures, plan_pictures(request, report.model));
   const RunShape shape = run_shape(request, report.pictures);
@@ -149,7 +151,7 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
     return fail(ErrorCode::kTooLarge,
                 fmt::format("pictures and prompt take {} tokens, the context has {}",
                             report.question.prompt_tokens, shape.context_tokens),
-                request.path, "raise --ctx, or send smaller pictures (--max-image-tokens)");
+                report.path, "raise --ctx, or send smaller pictures (--max-image-tokens)");
   }
   return report;
 }

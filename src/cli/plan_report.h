@@ -21,6 +21,7 @@ struct PlanRequest {
   int64_t chunk_tokens = 512;
   int64_t text_tokens = 64; // of the prompt, beside its pictures
   PictureOptions picture;
+  FetchProgress on_fetch; // of a model that is read over the network
 };
 
 enum class Verdict {
