@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <curl/curl.h>
+#include <dlfcn.h>
 #include <fmt/format.h>
 #include <optional>
 #include <utility>
@@ -21,14 +22,51 @@ constexpr long kStallBytesPerSecond = 256; // a GPRS modem has more
 constexpr long kMaxRedirects = 10;
 constexpr uint64_t kMaxFileBytes = uint64_t{1} << 46; // what a process can map
 
-using UrlHandle = std::unique_ptr<CURLU, decltype(&curl_url_cleanup)>;
+// libcurl is loaded when an address is first used: with all that it needs it costs 0.7 MiB of
+// anonymous memory and 5 ms, which a run on local files does not pay.
+struct Curl {
+#define PINHOLE_CURL_FUNCTIONS(X)                                                                  \
+  X(global_init)                                                                                   \
+  X(easy_init)                                                                                     \
+  X(easy_cleanup)                                                                                  \
+  X(easy_reset)                                                                                    \
+  X(easy_setopt) X(easy_getinfo) X(easy_perform) X(easy_strerror) X(url) X(url_cleanup) X(url_get) \
+      X(url_set) X(url_strerror) X(free)
+#define PINHOLE_CURL_MEMBER(name) decltype(&::curl_##name) name = nullptr;
+  PINHOLE_CURL_FUNCTIONS(PINHOLE_CURL_MEMBER)
+#undef PINHOLE_CURL_MEMBER
+  std::string problem; // why it is not there
+};
+
+const Curl& curl() {
+  static const Curl kCurl = [] {
+    Curl out;
+    void* const library = ::dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+      out.problem = ::dlerror();
+      return out;
+    }
+#define PINHOLE_CURL_LOAD(name)                                                                    \
+  out.name = reinterpret_cast<decltype(&::curl_##name)>(::dlsym(library, "curl_" #name));          \
+  if (out.name == nullptr && out.problem.empty())                                                  \
+    out.problem = "libcurl.so.4 has no curl_" #name;
+    PINHOLE_CURL_FUNCTIONS(PINHOLE_CURL_LOAD)
+#undef PINHOLE_CURL_LOAD
+    if (out.problem.empty() && out.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+      out.problem = "libcurl cannot be set up";
+    return out;
+  }();
+  return kCurl;
+}
+
+using UrlHandle = std::unique_ptr<CURLU, decltype(&::curl_url_cleanup)>;
 
 std::optional<std::string> url_part(CURLU* url, CURLUPart part) {
   char* text = nullptr;
-  if (curl_url_get(url, part, &text, 0) != CURLUE_OK)
+  if (curl().url_get(url, part, &text, 0) != CURLUE_OK)
     return std::nullopt;
   std::string out(text);
-  curl_free(text);
+  curl().free(text);
   return out;
 }
 
@@ -110,7 +148,7 @@ Error transfer_error(CURLcode code, std::string_view detail, const Url& url) {
     return Error{ErrorCode::kIo, std::move(message), url.shown(), std::move(hint)};
   };
   const std::string why =
-      printable(detail.empty() ? std::string_view(curl_easy_strerror(code)) : detail, 200);
+      printable(detail.empty() ? std::string_view(curl().easy_strerror(code)) : detail, 200);
   switch (code) {
   case CURLE_COULDNT_RESOLVE_HOST:
     return error("the host is not found: " + why, "check the address and the network");
@@ -154,16 +192,20 @@ std::string shown_name(const std::string& name) {
 }
 
 Result<Url> Url::parse(const std::string& text) {
-  const UrlHandle handle(curl_url(), curl_url_cleanup);
+  if (!curl().problem.empty()) {
+    return fail(ErrorCode::kUnsupported, fmt::format("addresses need libcurl: {}", curl().problem),
+                text.substr(0, text.find("//") + 2) + "...", "install the package libcurl4");
+  }
+  const UrlHandle handle(curl().url(), curl().url_cleanup);
   Url url;
-  const CURLUcode code = curl_url_set(handle.get(), CURLUPART_URL, text.c_str(), 0);
+  const CURLUcode code = curl().url_set(handle.get(), CURLUPART_URL, text.c_str(), 0);
   const auto scheme = url_part(handle.get(), CURLUPART_SCHEME);
   const auto host = url_part(handle.get(), CURLUPART_HOST);
   const auto path = url_part(handle.get(), CURLUPART_PATH);
   if (code != CURLUE_OK || !is_url(text) || !scheme || !host || !path) {
     // Nothing of the text is shown: where its secrets are is not known.
     return fail(ErrorCode::kInvalidInput,
-                fmt::format("cannot be read as an address: {}", curl_url_strerror(code)),
+                fmt::format("cannot be read as an address: {}", curl().url_strerror(code)),
                 fmt::format("{}...", text.substr(0, text.find("//") + 2)),
                 "percent-encode spaces and other special characters");
   }
@@ -179,19 +221,19 @@ Result<Url> Url::parse(const std::string& text) {
 }
 
 Result<Url> Url::with_path(const std::string& path) const {
-  const UrlHandle handle(curl_url(), curl_url_cleanup);
-  CURLUcode code = curl_url_set(handle.get(), CURLUPART_URL, text_.c_str(), 0);
+  const UrlHandle handle(curl().url(), curl().url_cleanup);
+  CURLUcode code = curl().url_set(handle.get(), CURLUPART_URL, text_.c_str(), 0);
   if (code == CURLUE_OK)
-    code = curl_url_set(handle.get(), CURLUPART_PATH, path.c_str(), 0);
+    code = curl().url_set(handle.get(), CURLUPART_PATH, path.c_str(), 0);
   const auto text = url_part(handle.get(), CURLUPART_URL);
   if (code != CURLUE_OK || !text)
-    return fail(ErrorCode::kInvalidInput, curl_url_strerror(code), shown_);
+    return fail(ErrorCode::kInvalidInput, curl().url_strerror(code), shown_);
   return parse(*text);
 }
 
 // One handle for all requests: connections are kept. The rest is of the request in flight.
 struct HttpClient::Impl {
-  CURL* curl = nullptr;
+  CURL* easy = nullptr;
   const Url* url = nullptr;
   uint64_t begin = 0, end = 0;
   Sink* sink = nullptr;
@@ -231,7 +273,7 @@ size_t HttpClient::Impl::on_header(char* data, size_t, size_t length, void* self
 Status HttpClient::Impl::check_answer() {
   checked = true;
   long status = 0;
-  curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+  curl().easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
   if (status != 200 && status != 206)
     return tl::unexpected<Error>(status_error(status, 0, *url));
   if (to_lower(content_type).starts_with("text/html")) {
@@ -240,7 +282,7 @@ Status HttpClient::Impl::check_answer() {
   }
   if (status == 200) {
     curl_off_t length = -1;
-    curl_easy_getinfo(curl, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    curl().easy_getinfo(easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
     if (length < 0 || begin > 0) {
       return fail(ErrorCode::kUnsupported,
                   fmt::format("the server does not serve parts of a file (HTTP 200 to a request of "
@@ -296,53 +338,54 @@ size_t HttpClient::Impl::on_body(char* data, size_t, size_t length, void* self) 
 }
 
 HttpClient::HttpClient() : impl_(std::make_unique<Impl>()) {
-  static const CURLcode kReady = curl_global_init(CURL_GLOBAL_DEFAULT);
-  if (kReady == CURLE_OK)
-    impl_->curl = curl_easy_init();
+  if (curl().problem.empty())
+    impl_->easy = curl().easy_init();
 }
 
 HttpClient::~HttpClient() {
-  if (impl_->curl != nullptr)
-    curl_easy_cleanup(impl_->curl);
+  if (impl_->easy != nullptr)
+    curl().easy_cleanup(impl_->easy);
 }
 
 Status HttpClient::get(const Url& url, uint64_t begin, uint64_t end, Sink sink) {
-  CURL* const curl = impl_->curl;
-  if (curl == nullptr)
+  CURL* const easy = impl_->easy;
+  if (easy == nullptr)
     return fail(ErrorCode::kIo, "libcurl cannot be set up", url.shown());
   Impl& request = *impl_;
-  request = Impl{.curl = curl, .url = &url, .begin = begin, .end = end, .sink = &sink};
+  request = Impl{.easy = easy, .url = &url, .begin = begin, .end = end, .sink = &sink};
 
   const std::string range = fmt::format("{}-{}", begin, end - 1);
   const char* const protocols = url.is_https() ? "https" : "http,https";
-  curl_easy_reset(curl); // keeps connections
-  curl_easy_setopt(curl, CURLOPT_URL, url.text().c_str());
-  curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, protocols);
-  curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, protocols);
-  curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
-  curl_easy_setopt(curl, CURLOPT_MAXREDIRS, kMaxRedirects);
-  curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);
-  curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
-  curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, kStallSeconds);
-  curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, kStallBytesPerSecond);
-  curl_easy_setopt(curl, CURLOPT_USERAGENT, "pinhole");
-  curl_easy_setopt(curl, CURLOPT_RANGE, range.c_str());
-  curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, request.detail);
-  curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, &Impl::on_header);
-  curl_easy_setopt(curl, CURLOPT_HEADERDATA, &request);
-  curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, &Impl::on_body);
-  curl_easy_setopt(curl, CURLOPT_WRITEDATA, &request);
+  curl().easy_reset(easy); // keeps connections
+  curl().easy_setopt(easy, CURLOPT_URL, url.text().c_str());
+  if (curl().easy_setopt(easy, CURLOPT_PROTOCOLS_STR, protocols) != CURLE_OK ||
+      curl().easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols) != CURLE_OK) {
+    return fail(ErrorCode::kUnsupported, "libcurl 7.85 or newer is needed", url.shown());
+  }
+  curl().easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L);
+  curl().easy_setopt(easy, CURLOPT_MAXREDIRS, kMaxRedirects);
+  curl().easy_setopt(easy, CURLOPT_FAILONERROR, 1L);
+  curl().easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  curl().easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
+  curl().easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, kStallSeconds);
+  curl().easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, kStallBytesPerSecond);
+  curl().easy_setopt(easy, CURLOPT_USERAGENT, "pinhole");
+  curl().easy_setopt(easy, CURLOPT_RANGE, range.c_str());
+  curl().easy_setopt(easy, CURLOPT_ERRORBUFFER, request.detail);
+  curl().easy_setopt(easy, CURLOPT_HEADERFUNCTION, &Impl::on_header);
+  curl().easy_setopt(easy, CURLOPT_HEADERDATA, &request);
+  curl().easy_setopt(easy, CURLOPT_WRITEFUNCTION, &Impl::on_body);
+  curl().easy_setopt(easy, CURLOPT_WRITEDATA, &request);
   // Like a password of the address, the token does not go along to another host.
   const char* const token = std::getenv("HF_TOKEN");
   if (token != nullptr && *token != '\0' && url.is_https() && url.host() == "huggingface.co" &&
       !url.has_user()) {
-    curl_easy_setopt(curl, CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BEARER));
-    curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, token);
+    curl().easy_setopt(easy, CURLOPT_HTTPAUTH, static_cast<long>(CURLAUTH_BEARER));
+    curl().easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, token);
   }
 
-  const CURLcode code = curl_easy_perform(curl);
-  curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, nullptr);
+  const CURLcode code = curl().easy_perform(easy);
+  curl().easy_setopt(easy, CURLOPT_ERRORBUFFER, nullptr);
   if (request.error)
     return tl::unexpected<Error>(std::move(*request.error));
   if (request.enough)
@@ -350,8 +393,8 @@ Status HttpClient::get(const Url& url, uint64_t begin, uint64_t end, Sink sink) 
   if (code == CURLE_HTTP_RETURNED_ERROR) {
     long status = 0;
     curl_off_t retry_seconds = 0;
-    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &retry_seconds);
+    curl().easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+    curl().easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_seconds);
     return tl::unexpected<Error>(status_error(status, static_cast<long>(retry_seconds), url));
   }
   if (code != CURLE_OK)

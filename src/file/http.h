@@ -1,8 +1,8 @@
-// Parts of a file over HTTP, with libcurl.
+// Parts of a file over HTTP, with libcurl, which is loaded when an address is first used.
 //
-// Invariant: only http and https are spoken, also by the servers it is redirected to (never from https
-// back to http), and a body is never taken beyond what its reader wants. Errors name the address
-// without user, password and query. Source: RFC 9110, 14 (ranges).
+// Invariant: only http and https are spoken, also by the servers it is redirected to (never from
+// https back to http), and a body is never taken beyond what its reader wants. Errors name the
+// address without user, password and query. Source: RFC 9110, 14 (ranges).
 #pragma once
 
 #include "base/function_ref.h"

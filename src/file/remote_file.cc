@@ -47,10 +47,10 @@ class HeaderFetch {
       const int code = errno;
       if (fd_ >= 0)
         ::close(fd_);
-      return fail(ErrorCode::kIo,
-                  fmt::format("cannot make a memory file of {} bytes: {}", file_bytes,
-                              std::strerror(code)),
-                  url_.shown());
+      return fail(
+          ErrorCode::kIo,
+          fmt::format("cannot make a memory file of {} bytes: {}", file_bytes, std::strerror(code)),
+          url_.shown());
     }
     PINHOLE_TRY(file_, MappedFile::adopt(fd_, url_.shown()));
     return {};
@@ -76,10 +76,10 @@ class HeaderFetch {
     if (have_ == 0 && fd_ < 0)
       PINHOLE_CHECK(create(file_bytes));
     if (file_bytes != file_.bytes().size()) {
-      return fail(ErrorCode::kIo,
-                  fmt::format("the file had {} bytes, now it has {}", file_.bytes().size(),
-                              file_bytes),
-                  url_.shown(), "it was changed meanwhile: try again");
+      return fail(
+          ErrorCode::kIo,
+          fmt::format("the file had {} bytes, now it has {}", file_.bytes().size(), file_bytes),
+          url_.shown(), "it was changed meanwhile: try again");
     }
     want_ = std::min(want_, file_bytes);
     PINHOLE_CHECK(write(bytes));
@@ -87,8 +87,8 @@ class HeaderFetch {
       progress_(std::min(have_, want_), want_);
     if (have_ < want_)
       return true;
-    PINHOLE_TRY(const GgufExtent extent, GgufReader::header_extent(file_.bytes().first(have_),
-                                                                   file_bytes, url_.shown()));
+    PINHOLE_TRY(const GgufExtent extent,
+                GgufReader::header_extent(file_.bytes().first(have_), file_bytes, url_.shown()));
     complete_ = extent.complete;
     if (complete_)
       return false;
@@ -115,10 +115,9 @@ Result<std::string> fetch_text(HttpClient& client, const Url& url, uint64_t max_
   std::string text;
   const auto take = [&](std::span<const std::byte> bytes, uint64_t file_bytes) -> Result<bool> {
     if (file_bytes > max_bytes) {
-      return fail(
-          ErrorCode::kTooLarge,
-          fmt::format("{} bytes, the limit for this file is {}", file_bytes, max_bytes),
-          url.shown());
+      return fail(ErrorCode::kTooLarge,
+                  fmt::format("{} bytes, the limit for this file is {}", file_bytes, max_bytes),
+                  url.shown());
     }
     text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     return true;

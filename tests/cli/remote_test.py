@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 
@@ -99,14 +101,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, folder):
+    def __init__(self, folder, tls=None):
         super().__init__(("127.0.0.1", 0), Handler)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.folder, self.sent, self.requests, self.headers = folder, 0, [], {}
         self.target = ""
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def url(self, path):
         return f"http://127.0.0.1:{self.server_port}/{path}"
+
+    def handle_error(self, request, client_address):
+        pass  # a client that hangs up, also in the handshake
 
     def stop(self):
         self.shutdown()
@@ -285,6 +292,21 @@ class Remote(Case):
             url = f"http://127.0.0.1:{closed.getsockname()[1]}/x.gguf"
             self.refused("plan", url, names=[url, "cannot connect"])
         self.refused("plan", "http://no-such-host.invalid/x.gguf", names=["not found"])
+
+    def test_a_certificate_that_nobody_signed(self):
+        if shutil.which("openssl") is None:
+            self.skipTest("there is no openssl to make a certificate with")
+        key, cert = self.path("key.pem"), self.path("cert.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key,
+                        "-out", cert, "-days", "1", "-subj", "/CN=localhost",
+                        "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        secure = Server(self.web, context)
+        url = f"https://localhost:{secure.server_port}/{self.publish(MODEL)}"
+        self.refused("plan", url, names=[url, "certificate is not trusted", "ca-certificates"])
+        self.assertEqual(secure.requests, [])
+        secure.stop()
 
     def test_answers_that_are_no_part_of_the_file(self):
         name = self.publish(MODEL)

@@ -49,8 +49,7 @@ TEST(GgufExtent, EveryBeginningAsksForMoreUntilTheHeaderIsThere) {
 TEST(GgufExtent, AFileThatEndsInItsHeaderIsCut) {
   const std::string head = small_model().head();
   for (size_t length = 0; length < head.size(); ++length) {
-    const auto extent =
-        GgufReader::header_extent(as_bytes(head).first(length), length, "cut.gguf");
+    const auto extent = GgufReader::header_extent(as_bytes(head).first(length), length, "cut.gguf");
     ASSERT_FALSE(extent) << length;
     EXPECT_THAT(extent.error().text(), HasSubstr("cut.gguf"));
   }
