@@ -5,6 +5,7 @@ find_package(nlohmann_json REQUIRED)
 find_package(fmt REQUIRED)
 find_package(tl-expected REQUIRED)
 find_package(OpenSSL REQUIRED)
+find_package(CURL REQUIRED) # its header: the library is loaded at run time
 find_package(JPEG REQUIRED)
 find_package(PNG REQUIRED)
 find_package(CLI11 REQUIRED)

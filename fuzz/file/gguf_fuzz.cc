@@ -1,12 +1,42 @@
-// Any bytes as a GGUF part: an error, or tables whose every value can be read.
+// Any bytes as a GGUF part: an error, or tables whose every value can be read. Any beginning of
+// them as that of a larger file: where its header ends agrees with what the whole is.
 #include "file/gguf_reader.h"
 
 #include <cstdlib>
+
+namespace {
+
+// Of the first bytes, some length that the input chooses, and of all.
+void check_extent(std::span<const std::byte> bytes, bool parsed) {
+  using namespace pinhole;
+  const auto whole = GgufReader::header_extent(bytes, bytes.size(), "fuzz.gguf");
+  if (parsed && !whole)
+    std::abort();
+  if (whole && (!whole->complete || whole->bytes > bytes.size()))
+    std::abort();
+  const size_t length =
+      bytes.empty() ? 0 : std::to_integer<size_t>(bytes.back()) * bytes.size() / 256;
+  const auto first = GgufReader::header_extent(bytes.first(length), bytes.size(), "fuzz.gguf");
+  if (!first) {
+    if (whole)
+      std::abort();
+    return;
+  }
+  if (first->complete && (!whole || whole->bytes != first->bytes))
+    std::abort();
+  if (!first->complete && (first->bytes <= length || first->bytes > bytes.size()))
+    std::abort();
+  if (!first->complete && whole && first->bytes > whole->bytes)
+    std::abort();
+}
+
+} // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace pinhole;
   const std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(data), size);
   const auto part = GgufReader::parse(bytes, "fuzz.gguf");
+  check_extent(bytes, part.has_value());
   if (!part) {
     if (part.error().text().find("fuzz.gguf") == std::string::npos)
       std::abort();

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
 
 namespace pinhole {
 
@@ -48,6 +49,11 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0)
     return tl::unexpected(io_error("open", path));
+  return adopt(std::exchange(file.fd, -1), path);
+}
+
+Result<MappedFile> MappedFile::adopt(int fd, const std::string& path) {
+  Descriptor file{fd};
   struct stat info {};
   if (::fstat(file.fd, &info) != 0)
     return tl::unexpected(io_error("stat", path));

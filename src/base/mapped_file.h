@@ -16,6 +16,8 @@ namespace pinhole {
 class MappedFile {
  public:
   static Result<MappedFile> open(const std::string& path);
+  // Takes over a descriptor of a file without a path (a memfd); `name` is for errors.
+  static Result<MappedFile> adopt(int fd, const std::string& name);
 
   MappedFile() = default;
   MappedFile(MappedFile&& other) noexcept;

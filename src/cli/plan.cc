@@ -55,7 +55,7 @@ class PlanCommand {
     }
     for (const std::string& model : options_.models) {
       options_.request.path = model;
-      auto made = make_report(options_.request, *kernels, *place);
+      auto made = with_progress(*kernels, *place);
       if (!made)
         return report(made.error());
       reports_.push_back(std::move(*made));
@@ -80,6 +80,16 @@ class PlanCommand {
   }
 
  private:
+  // The report of options_.request; shows what is fetched, if anything is.
+  Result<PlanReport> with_progress(const KernelChoice& kernels, const Place& place) {
+    ProgressLine progress(!options_.json);
+    options_.request.on_fetch = [&](uint64_t bytes, uint64_t wanted) {
+      progress.update("reading the header over the network", static_cast<int64_t>(bytes >> 10),
+                      static_cast<int64_t>(wanted >> 10), "KiB");
+    };
+    return make_report(options_.request, kernels, place);
+  }
+
   bool wants_alternatives(const PlanReport& report) const {
     return options_.alternatives || report.run.verdict() != Verdict::kFits;
   }
@@ -96,7 +106,8 @@ class PlanCommand {
       progress.update("measuring this machine", 0, 1, "");
       rates_.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
       for (const PlanReport& one : reports_) {
-        if ((one.run.residency.streams() || options_.layers) && !one.files.text.parts().empty())
+        const bool has_file = !one.files.text.parts().empty() && !is_url(one.path);
+        if ((one.run.residency.streams() || options_.layers) && has_file)
           rates_.disk_gb_per_s = measure_disk(one.files.text.parts().front());
         for (const Graph* graph : {&one.model.text, &one.model.vision})
           measured = measure_rates(*graph, kernels, threads, rates_) || measured;
@@ -148,13 +159,15 @@ void add_plan(CLI::App& app, int& exit) {
                "  pinhole plan Qwen3-VL-2B-Q4_K_M.gguf --image 1280x832 --ctx 8192\n"
                "  pinhole plan config.json --weights q4_k_m --ram 16G\n"
                "  pinhole plan 2b.gguf 4b.gguf 8b.gguf --ram 8G      (a line each)\n"
+               "  pinhole plan https://host/8b.gguf --image none     (reads its header alone)\n"
                "  pinhole plan 8b.gguf --layers --explain\n"
                "  pinhole plan config.json --machine t4 --options\n"
                "  pinhole plan 8b.gguf --ram 16G --vram 8G --svg plan.svg\n"
                "Exit code 0: everything fits; 3: something does not.");
   PlanOptions& o = *options;
   plan->add_option("models", o.models,
-                   "A .gguf, a Hugging Face folder, or its config.json alone (default: bundled)");
+                   "A .gguf, a Hugging Face folder, or its config.json alone; also the http(s) "
+                   "address of a .gguf or config.json (default: bundled)");
   plan->add_option("--mmproj", o.request.mmproj,
                    "Picture projector of a .gguf (default: found beside it)");
   plan->add_option("--ctx", o.request.context_tokens, "Tokens in the context")

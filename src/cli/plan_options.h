@@ -29,8 +29,8 @@ struct QuantisedModel {
 std::vector<QuantisedModel> quantised_models(const Model& model, const std::string& weights);
 
 // At most six, each the best at something: the least quantised that fits as asked, the fastest, the
-// longest context, the largest picture, everything on the GPU; where nothing fits as asked, what has
-// to give way.
+// longest context, the largest picture, everything on the GPU; where nothing fits as asked, what
+// has to give way.
 std::vector<PlanOption> find_options(const std::vector<QuantisedModel>& models,
                                      const PlanRequest& request, const KernelChoice& kernels,
                                      const KernelRates& rates, const Place& place);

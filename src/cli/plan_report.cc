@@ -33,9 +33,10 @@ Status find_room(const PlanRequest& request, const KernelChoice& kernels, PlanRe
 Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& kernels,
                                const Place& place) {
   PlanReport report;
-  report.path = request.path;
+  report.path = shown_name(request.path);
   report.place = place;
-  PINHOLE_TRY(report.files, ModelFiles::open_to_plan(request.path, request.mmproj));
+  PINHOLE_TRY(report.files,
+              ModelFiles::open_to_plan(request.path, request.mmproj, request.on_fetch));
   report.config_only = report.files.text.config_only();
   PINHOLE_TRY(report.model, describe_model(report.files));
   // Counted before a recipe changes what the weights are.

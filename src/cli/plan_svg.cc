@@ -55,7 +55,8 @@ std::string escaped(std::string_view text) {
       out += "&quot;";
       break;
     default:
-      // A control character has no place in XML, nor has a byte that is not ASCII a certain meaning.
+      // A control character has no place in XML, nor has a byte that is not ASCII a certain
+      // meaning.
       out += c >= ' ' && c <= '~' ? c : '?';
     }
   }
@@ -110,8 +111,8 @@ std::string bar(const PlanReport& report, double y, double bytes_per_px) {
   const Verdict verdict = report.run.verdict();
   std::string out = text_at(kLeft, y + 18, 17, report.model.name, "font-weight='bold'");
   out += text_at(kWidth - kLeft, y + 18, 15,
-                 fmt::format("{}: needs {}, limit {}", verdict_name(verdict), shown(sum_of(segments)),
-                             shown(report.place.ram.bytes)),
+                 fmt::format("{}: needs {}, limit {}", verdict_name(verdict),
+                             shown(sum_of(segments)), shown(report.place.ram.bytes)),
                  "text-anchor='end'");
   double x = kLeft;
   const double top = y + 32;

@@ -26,7 +26,8 @@ Result<std::vector<Picture>> plan_pictures(const PlanRequest& request, const Mod
   std::vector<Picture> out;
   for (const Size& size : request.images) {
     if (!model.pictures) {
-      return fail(ErrorCode::kUnsupported, "this model has no vision part", request.path,
+      return fail(ErrorCode::kUnsupported, "this model has no vision part",
+                  shown_name(request.path),
                   "give its projector with --mmproj, or plan without pictures: --image none");
     }
     PINHOLE_TRY(Picture picture,
@@ -125,7 +126,7 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
     return fail(ErrorCode::kTooLarge,
                 fmt::format("a context of {} tokens, the model was made for {}",
                             request.context_tokens, model.context_length),
-                request.path, "lower --ctx");
+                shown_name(request.path), "lower --ctx");
   }
   PlannedRun run;
   PINHOLE_TRY(run.pictures, plan_pictures(request, model));

@@ -21,6 +21,7 @@ struct PlanRequest {
   int64_t text_tokens = 64; // of the prompt, beside its pictures
   int64_t parallel = 1;     // conversations at the same time
   PictureOptions picture;
+  FetchProgress on_fetch; // of a model that is read over the network
 };
 
 // What a run is planned for.

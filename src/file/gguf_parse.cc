@@ -389,25 +389,50 @@ Status check_overlaps(const GgufPart& part, const std::string& name) {
   return {};
 }
 
+// Everything before the tensor table.
+Status read_head(ByteReader& reader, GgufPart& part, uint64_t& num_tensors) {
+  uint64_t num_keys = 0;
+  PINHOLE_CHECK(read_header(reader, num_tensors, num_keys));
+  part.meta.set_location(reader.name());
+  PINHOLE_CHECK(read_key_values(reader, num_keys, part.meta));
+  PINHOLE_TRY(part.alignment, read_alignment(part.meta, reader.name()));
+  return {};
+}
+
+Status skip_table(ByteReader& reader, uint64_t num_tensors) {
+  for (uint64_t i = 0; i < num_tensors; ++i)
+    PINHOLE_CHECK(read_tensor_info(reader, i, num_tensors));
+  return {};
+}
+
 } // namespace
+
+Result<GgufExtent> GgufReader::header_extent(std::span<const std::byte> first, uint64_t file_bytes,
+                                             const std::string& name) {
+  ByteReader reader(first, file_bytes, name);
+  GgufPart part;
+  uint64_t num_tensors = 0;
+  Status outcome = read_head(reader, part, num_tensors);
+  if (outcome)
+    outcome = skip_table(reader, num_tensors);
+  if (outcome)
+    return GgufExtent{true, reader.offset()};
+  if (reader.needed() > 0)
+    return GgufExtent{false, reader.needed()};
+  return tl::unexpected<Error>(std::move(outcome.error()));
+}
 
 Result<GgufPart> GgufReader::parse(std::span<const std::byte> bytes, const std::string& name,
                                    uint32_t part_idx) {
   ByteReader reader(bytes, name);
   uint64_t num_tensors = 0;
-  uint64_t num_keys = 0;
-  PINHOLE_CHECK(read_header(reader, num_tensors, num_keys));
   GgufPart part;
-  part.meta.set_location(name);
-  PINHOLE_CHECK(read_key_values(reader, num_keys, part.meta));
-  PINHOLE_TRY(part.alignment, read_alignment(part.meta, name));
+  PINHOLE_CHECK(read_head(reader, part, num_tensors));
 
   // The table is read twice: data_offset is known only at its end, and a second pass costs less
   // than keeping every row's offset.
   const ByteReader table = reader;
-  for (uint64_t i = 0; i < num_tensors; ++i) {
-    PINHOLE_CHECK(read_tensor_info(reader, i, num_tensors));
-  }
+  PINHOLE_CHECK(skip_table(reader, num_tensors));
   const auto padded = checked_add(reader.offset(), part.alignment - 1);
   if (!padded)
     return fail(ErrorCode::kInvalidInput, "data offset passes 2^64", reader.where());

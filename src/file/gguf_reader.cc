@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::string_view kSuffix = ".gguf";
 constexpr size_t kDigits = 5;
-constexpr uint32_t kMaxParts = 4096; // a model of 200 TB in parts of the usual 48 GB
 
 // The number in exactly five digits.
 std::optional<uint32_t> five_digits(std::string_view text) {
@@ -76,9 +75,10 @@ Result<ModelFile> GgufReader::open(const std::string& path) {
   const auto split = parse_split_name(path);
   const uint32_t num_parts = split ? split->count : 1;
   std::vector<std::string> paths;
-  if (num_parts > kMaxParts) {
+  if (num_parts > kMaxGgufParts) {
     return fail(ErrorCode::kTooLarge,
-                fmt::format("its name says {} parts, the limit is {}", num_parts, kMaxParts), path);
+                fmt::format("its name says {} parts, the limit is {}", num_parts, kMaxGgufParts),
+                path);
   }
   if (split) {
     std::string missing;
@@ -100,15 +100,21 @@ Result<ModelFile> GgufReader::open(const std::string& path) {
   } else {
     paths.push_back(path);
   }
+  return open_parts(path, paths, [&](size_t idx) { return MappedFile::open(paths[idx]); });
+}
 
+Result<ModelFile> GgufReader::open_parts(const std::string& path,
+                                         const std::vector<std::string>& names,
+                                         FunctionRef<Result<MappedFile>(size_t idx)> open_part) {
+  const auto num_parts = static_cast<uint32_t>(names.size());
   ModelFile model;
   model.container_ = Container::kGguf;
   model.path_ = path;
   int64_t expected_tensors = -1;
   for (uint32_t i = 0; i < num_parts; ++i) {
-    PINHOLE_TRY(MappedFile file, MappedFile::open(paths[i]));
-    PINHOLE_TRY(GgufPart part, parse(file.bytes(), paths[i], i));
-    PINHOLE_CHECK(check_split_keys(part, paths[i], i, num_parts));
+    PINHOLE_TRY(MappedFile file, open_part(i));
+    PINHOLE_TRY(GgufPart part, parse(file.bytes(), names[i], i));
+    PINHOLE_CHECK(check_split_keys(part, names[i], i, num_parts));
     PINHOLE_TRY(const int64_t total, part.meta.integer_or("split.tensors.count", -1));
     if (i == 0)
       expected_tensors = total;
@@ -116,7 +122,7 @@ Result<ModelFile> GgufReader::open(const std::string& path) {
       return fail(ErrorCode::kInvalidInput,
                   fmt::format("key 'split.tensors.count' is {}, the first part says {}", total,
                               expected_tensors),
-                  paths[i]);
+                  names[i]);
     }
     model.parts_.push_back(std::move(file));
     if (i == 0) {
@@ -127,7 +133,7 @@ Result<ModelFile> GgufReader::open(const std::string& path) {
     }
     if (model.tensors_.size() + part.tensors.size() > kMaxGgufTensors) {
       return fail(ErrorCode::kTooLarge,
-                  fmt::format("more than {} tensors, the limit", kMaxGgufTensors), paths[i]);
+                  fmt::format("more than {} tensors, the limit", kMaxGgufTensors), names[i]);
     }
     std::move(part.tensors.begin(), part.tensors.end(), std::back_inserter(model.tensors_));
     std::move(part.others.begin(), part.others.end(), std::back_inserter(model.others_));
@@ -138,7 +144,7 @@ Result<ModelFile> GgufReader::open(const std::string& path) {
     return fail(ErrorCode::kInvalidInput,
                 fmt::format("key 'split.tensors.count' is {}, the {} parts hold {} tensors",
                             expected_tensors, num_parts, num_tensors),
-                paths[0]);
+                names[0]);
   }
   PINHOLE_CHECK(model.index_tensors());
   return model;

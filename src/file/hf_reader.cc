@@ -15,7 +15,6 @@ namespace pinhole {
 
 namespace {
 
-constexpr uint64_t kMaxConfigBytes = 16u << 20;
 constexpr uint64_t kMaxIndexBytes = 256u << 20;
 constexpr uint64_t kMaxTokenizerBytes = 256u << 20; // the largest published one has 35 MB
 constexpr size_t kMaxConfigValues = 1u << 18;       // 6,000 added tokens have 50,000
@@ -255,16 +254,24 @@ Result<ModelFile> HfReader::open(const std::string& folder) {
 }
 
 Result<ModelFile> HfReader::open_config(const std::string& path) {
+  if (!std::filesystem::is_directory(path)) {
+    PINHOLE_TRY(const MappedFile file, open_bounded(path, kMaxConfigBytes));
+    return read_config_text(as_text(file), path);
+  }
   ModelFile model;
   model.container_ = Container::kHuggingFace;
   model.path_ = path;
   model.config_only_ = true;
-  if (std::filesystem::is_directory(path)) {
-    PINHOLE_CHECK(read_configs(model));
-    return model;
-  }
-  PINHOLE_TRY(const MappedFile file, open_bounded(path, kMaxConfigBytes));
-  PINHOLE_TRY(model.config_, parse_config(as_text(file), path));
+  PINHOLE_CHECK(read_configs(model));
+  return model;
+}
+
+Result<ModelFile> HfReader::read_config_text(std::string_view text, const std::string& name) {
+  ModelFile model;
+  model.container_ = Container::kHuggingFace;
+  model.path_ = name;
+  model.config_only_ = true;
+  PINHOLE_TRY(model.config_, parse_config(text, name));
   return model;
 }
 

@@ -12,6 +12,8 @@
 
 namespace pinhole {
 
+inline constexpr uint64_t kMaxConfigBytes = 16u << 20;
+
 class HfReader {
  public:
   static Result<ModelFile> open(const std::string& folder);
@@ -19,6 +21,8 @@ class HfReader {
   static Result<ModelFile> open_weights(const std::string& path);
   // No weights; `path` is a config.json or the folder of one.
   static Result<ModelFile> open_config(const std::string& path);
+  // The same from the text of a config.json; `name` is the file's.
+  static Result<ModelFile> read_config_text(std::string_view text, const std::string& name);
 
  private:
   static Status read_configs(ModelFile& model);

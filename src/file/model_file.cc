@@ -3,6 +3,7 @@
 #include "file/folder.h"
 #include "file/gguf_reader.h"
 #include "file/hf_reader.h"
+#include "file/http.h"
 #include "file/printable.h"
 
 #include <algorithm>
@@ -74,6 +75,10 @@ Result<ModelFile> open_folder(const std::string& folder) {
 } // namespace
 
 Result<ModelFile> ModelFile::open(const std::string& path) {
+  if (is_url(path)) {
+    return fail(ErrorCode::kUnsupported, "is a URL; only plan reads a model over the network",
+                shown_name(path), "download it first");
+  }
   std::error_code error;
   if (fs::is_directory(path, error))
     return open_folder(path);

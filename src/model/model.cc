@@ -18,25 +18,39 @@ std::span<const Family> families() {
   return kFamilies;
 }
 
-Result<ModelFiles> ModelFiles::open(const std::string& path, const std::string& mmproj) {
+namespace {
+
+using OpenFile = FunctionRef<Result<ModelFile>(const std::string&)>;
+
+Result<ModelFiles> open_with(OpenFile open, const std::string& path, const std::string& mmproj) {
   ModelFiles files;
-  PINHOLE_TRY(files.text, ModelFile::open(path));
+  PINHOLE_TRY(files.text, open(path));
   if (!mmproj.empty()) {
-    PINHOLE_TRY(files.projector, ModelFile::open(mmproj));
-  } else if (files.text.container() == Container::kGguf) {
+    PINHOLE_TRY(files.projector, open(mmproj));
+  } else if (!is_url(path) && files.text.container() == Container::kGguf) {
     PINHOLE_TRY(const std::optional<std::string> found, find_mmproj(files.text.path()));
     if (found) {
-      PINHOLE_TRY(files.projector, ModelFile::open(*found));
+      PINHOLE_TRY(files.projector, open(*found));
     }
   }
   return files;
 }
 
-Result<ModelFiles> ModelFiles::open_to_plan(const std::string& path, const std::string& mmproj) {
-  if (!path.ends_with(".json")) {
-    auto files = open(path, mmproj);
+} // namespace
+
+Result<ModelFiles> ModelFiles::open(const std::string& path, const std::string& mmproj) {
+  return open_with([](const std::string& name) { return ModelFile::open(name); }, path, mmproj);
+}
+
+Result<ModelFiles> ModelFiles::open_to_plan(const std::string& path, const std::string& mmproj,
+                                            const FetchProgress& progress) {
+  if (is_url(path) || !path.ends_with(".json")) {
+    const auto open = [&](const std::string& name) {
+      return is_url(name) ? open_remote(name, progress) : ModelFile::open(name);
+    };
+    auto files = open_with(open, path, mmproj);
     std::error_code none;
-    if (files || files.error().code != ErrorCode::kNotFound ||
+    if (files || is_url(path) || files.error().code != ErrorCode::kNotFound ||
         !std::filesystem::is_regular_file(path + "/config.json", none))
       return files;
   }

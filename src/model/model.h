@@ -5,6 +5,7 @@
 
 #include "base/result.h"
 #include "file/model_file.h"
+#include "file/remote_file.h"
 #include "model/graph.h"
 
 #include <array>
@@ -68,8 +69,11 @@ struct ModelFiles {
 
   // `mmproj` empty: find it beside the model. A folder holds everything itself.
   static Result<ModelFiles> open(const std::string& path, const std::string& mmproj = {});
-  // The same where a configuration is enough (see ModelFile::open_config), to plan only.
-  static Result<ModelFiles> open_to_plan(const std::string& path, const std::string& mmproj = {});
+  // The same where a configuration is enough (see ModelFile::open_config), to plan only. Both may
+  // be addresses, of which headers alone are read (see open_remote); no projector is looked for
+  // beside one.
+  static Result<ModelFiles> open_to_plan(const std::string& path, const std::string& mmproj = {},
+                                         const FetchProgress& progress = {});
 };
 
 // Recognises the family (config.json's model_type, GGUF's general.architecture) and describes it.

@@ -7,10 +7,10 @@ namespace pinhole {
 
 namespace {
 
-// Shares of published peaks. Memory: 0.8 of the data sheet is what reading streams reach on DDR, and
-// decoding on GPUs. Arithmetic: matmuls of quantised weights on CPUs reached 0.4 to 0.6 of the peak
-// of their instruction set (docs/performance.md), on GPUs about 0.4 with prompts of some hundred
-// tokens.
+// Shares of published peaks. Memory: 0.8 of the data sheet is what reading streams reach on DDR,
+// and decoding on GPUs. Arithmetic: matmuls of quantised weights on CPUs reached 0.4 to 0.6 of the
+// peak of their instruction set (docs/performance.md), on GPUs about 0.4 with prompts of some
+// hundred tokens.
 constexpr double kMemoryShare = 0.8;
 constexpr double kArithmeticShare = 0.4;
 constexpr double kLinkShare = 0.8;
@@ -37,7 +37,7 @@ KernelRates rates_from(std::string_view isa, double gb_per_s, double gflop_per_s
 std::vector<KnownMachine> known_machines() {
   return {
 #define PINHOLE_MACHINE(name, description, ram, memory, cpu, vram, gpu_memory, gpu, link, disk)    \
-  KnownMachine{name,      description, gib(ram),   memory, cpu,                                   \
+  KnownMachine{name,      description, gib(ram),    memory, cpu,                                   \
                gib(vram), gpu_memory,  double(gpu), link,   disk},
 #include "plan/machines.def"
 #undef PINHOLE_MACHINE

@@ -1,7 +1,7 @@
 // Machines to plan for that are not this one (machines.def), and GPUs with their limits.
 //
-// Their rates are published peaks times the shares of them that runs usually reach: estimates, where
-// this machine's own are measured (plan/rates.h).
+// Their rates are published peaks times the shares of them that runs usually reach: estimates,
+// where this machine's own are measured (plan/rates.h).
 #pragma once
 
 #include "base/result.h"

@@ -41,9 +41,9 @@ Offload plan_offload(const Model& model, const MemoryPlan& plan, int64_t limit_b
   }
   const int64_t layers = std::max<int64_t>(out.total_layers, 1);
   const int64_t cache = plan.kv_cache_bytes / layers;
-  while (out.layers < out.total_layers &&
-         take(block_bytes(model.text, static_cast<int32_t>(out.total_layers - out.layers - 1)),
-              cache))
+  while (
+      out.layers < out.total_layers &&
+      take(block_bytes(model.text, static_cast<int32_t>(out.total_layers - out.layers - 1)), cache))
     ++out.layers;
   out.output = out.layers == out.total_layers && take(block_bytes(model.text, -1), 0);
   if (out.any())

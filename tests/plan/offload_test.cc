@@ -16,7 +16,8 @@ MemoryPlan plan_of(const Model& model) {
   shape.context_tokens = 512;
   shape.max_patches = 256;
   shape.feature_tokens = 64;
-  const KernelChoice kernels{testing::take(kernels::find("scalar")), false, 1, kernels::KvType::kF16};
+  const KernelChoice kernels{testing::take(kernels::find("scalar")), false, 1,
+                             kernels::KvType::kF16};
   return testing::take(plan_memory(model, shape, kernels));
 }
 
