@@ -31,8 +31,9 @@ struct Curl {
   X(easy_cleanup)                                                                                  \
   X(easy_reset)                                                                                    \
   X(easy_setopt)                                                                                   \
-  X(easy_getinfo) X(easy_perform) X(easy_strerror) X(url) X(url_cleanup) X(url_get) X(url_set)     \
-      X(url_strerror) X(free)
+  X(easy_getinfo)                                                                                  \
+  X(easy_perform)                                                                                  \
+  X(easy_strerror) X(url) X(url_cleanup) X(url_get) X(url_set) X(url_strerror) X(free)
 #define PINHOLE_CURL_MEMBER(name) decltype(&::curl_##name) name = nullptr;
   PINHOLE_CURL_FUNCTIONS(PINHOLE_CURL_MEMBER)
 #undef PINHOLE_CURL_MEMBER
