@@ -118,6 +118,7 @@ class Session {
   FeatureRows features_view_;
   KvCache cache_;
   std::vector<PromptToken> history_;
+  Windows windows_; // of the picture that is encoded
 
   struct StoredPicture {
     Sha256Digest digest;
