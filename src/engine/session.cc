@@ -13,13 +13,14 @@ tl::unexpected<Error> cancelled() { return fail(ErrorCode::kCancelled, "interrup
 
 } // namespace
 
-Session::Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels)
-    : model_(model), plan_(std::move(plan)), kernels_(kernels), backend_(kernels.num_threads) {}
+Session::Session(const Model& model, MemoryPlan plan, const SessionOptions& options)
+    : model_(model), plan_(std::move(plan)), kernels_(options.kernels),
+      backend_(options.kernels.num_threads), watch_(options.watch) {}
 
 Result<std::unique_ptr<Session>> Session::create(const Model& model,
                                                  const SessionOptions& options) {
   PINHOLE_TRY(MemoryPlan plan, plan_memory(model, options.shape, options.kernels));
-  std::unique_ptr<Session> session(new Session(model, std::move(plan), options.kernels));
+  std::unique_ptr<Session> session(new Session(model, std::move(plan), options));
   const MemoryPlan& p = session->plan_;
   PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
   PINHOLE_TRY(session->features_, AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
@@ -219,6 +220,7 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
       write_patches(begin, end, patches + begin * cols);
     });
   }
+  fit_experts();
   RunContext context;
   context.arena = arena_.data();
   context.cancel = cancel;
@@ -303,6 +305,7 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   for (int64_t i = 0; i < outputs; ++i)
     output_rows[i] = static_cast<int32_t>(n - outputs + i);
 
+  fit_experts();
   RunContext context;
   context.arena = arena_.data();
   context.cache = &cache_;
