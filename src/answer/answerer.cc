@@ -92,7 +92,7 @@ Result<std::unique_ptr<Answerer>> Answerer::create(const LoadedModel& loaded, co
   shape.feature_tokens = limits.feature_tokens;
   shape.max_patches = limits.max_patches;
   add_pictures(pictures, shape);
-  SessionOptions options{shape, kernels, limits.memory_bytes};
+  SessionOptions options{shape, kernels, limits.memory_bytes, {}, limits.watch};
   for (const MappedFile& part : loaded.files.text.parts())
     options.files.push_back(&part);
   if (loaded.files.projector) {
@@ -129,6 +129,7 @@ Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Pictu
     if (pictures[i].digest)
       keep.push_back(*pictures[i].digest);
   }
+  PINHOLE_CHECK(session_->admit(keep));
   std::vector<PlacedPicture> placed;
   for (size_t n = 0; n < order.size(); ++n) {
     Picture& picture = pictures[order[n]];

@@ -62,6 +62,7 @@ class Answerer {
     int64_t feature_tokens = 0; // 0: the pictures given to create()
     int64_t max_patches = 0;    // 0: the largest picture given to create()
     int64_t memory_bytes = 0;   // that this process may take; 0: no limit (SessionOptions)
+    MemoryWatchOptions watch = {};
   };
 
   // `loaded` must outlive the answerer. Pictures in `pictures` are planned for.
@@ -69,6 +70,7 @@ class Answerer {
                                                   std::span<const Picture> pictures,
                                                   const KernelChoice& kernels);
 
+  // Refused, also, while memory is short because of other programs (Session::admit()).
   Result<Answer> answer(std::span<const ChatTurn> turns, std::span<Picture> pictures,
                         const AnswerOptions& options, const PictureOptions& picture_options,
                         const AnswerEvents& events, const std::atomic<bool>* cancel = nullptr);

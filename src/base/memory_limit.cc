@@ -4,7 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
-#include <sstream>
+#include <iterator>
 
 namespace pinhole {
 
@@ -13,39 +13,21 @@ namespace {
 // cgroup v1 writes "no limit" as a number near 2^63; nothing real is above this.
 constexpr int64_t kNoLimit = int64_t{1} << 60;
 
-std::optional<int64_t> number_in(const std::string& path) {
+// The files of /proc and of cgroups are a few KiB long.
+std::string text_of(const std::string& path) {
   std::ifstream file(path);
-  int64_t value = 0;
-  if (!(file >> value) || value < 0) // "max" is no number
-    return std::nullopt;
-  return value;
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
-int64_t meminfo_bytes(const std::string& root, const std::string& key) {
-  std::ifstream file(root + "/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream fields(line);
-    std::string name;
-    int64_t kib = 0;
-    if (fields >> name >> kib && name == key + ":")
-      return kib * 1024;
-  }
-  return 0;
-}
+std::optional<int64_t> number_in(const std::string& path) { return leading_number(text_of(path)); }
 
-// What the kernel takes back from a group before it runs out: its page cache, as memory.stat has it
-// (v1 adds up groups below under names that begin with "total_").
-int64_t page_cache_bytes(const std::string& path) {
-  std::ifstream file(path);
-  int64_t bytes = 0, with_children = 0;
-  std::string name;
-  for (int64_t value = 0; file >> name >> value;) {
-    if (name == "inactive_file" || name == "active_file")
-      bytes += value;
-    if (name == "total_inactive_file" || name == "total_active_file")
-      with_children += value;
+// Calls fn(line) for each line.
+template <class Fn> void for_each_line(std::string_view text, Fn fn) {
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    fn(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
   }
-  return std::max(bytes, with_children);
 }
 
 struct Group {
@@ -75,6 +57,44 @@ std::optional<Group> group_of(const std::string& root) {
 
 } // namespace
 
+std::optional<int64_t> leading_number(std::string_view text) {
+  int64_t value = 0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || value < 0)
+    return std::nullopt;
+  return value;
+}
+
+std::optional<int64_t> meminfo_bytes(std::string_view meminfo, std::string_view key) {
+  std::optional<int64_t> bytes;
+  for_each_line(meminfo, [&](std::string_view line) {
+    if (bytes || !line.starts_with(key) || !line.substr(key.size()).starts_with(":"))
+      return;
+    line.remove_prefix(key.size() + 1);
+    line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
+    const auto kib = leading_number(line);
+    if (kib && *kib < kNoLimit / 1024)
+      bytes = *kib * 1024;
+  });
+  return bytes;
+}
+
+int64_t page_cache_bytes(std::string_view memory_stat) {
+  int64_t bytes = 0, with_children = 0;
+  for_each_line(memory_stat, [&](std::string_view line) {
+    const size_t space = std::min(line.find(' '), line.size());
+    const std::string_view name = line.substr(0, space);
+    const auto value = leading_number(line.substr(std::min(space + 1, line.size())));
+    if (!value || *value >= kNoLimit)
+      return;
+    if (name == "inactive_file" || name == "active_file")
+      bytes += *value;
+    if (name == "total_inactive_file" || name == "total_active_file")
+      with_children += *value;
+  });
+  return std::max(bytes, with_children);
+}
+
 int64_t MemoryLimit::usable_bytes() const {
   if (!cgroup_bytes)
     return available_bytes;
@@ -83,8 +103,9 @@ int64_t MemoryLimit::usable_bytes() const {
 
 MemoryLimit memory_limit_at(const std::string& root) {
   MemoryLimit out;
-  out.total_bytes = meminfo_bytes(root, "MemTotal");
-  out.available_bytes = meminfo_bytes(root, "MemAvailable");
+  const std::string meminfo = text_of(root + "/proc/meminfo");
+  out.total_bytes = meminfo_bytes(meminfo, "MemTotal").value_or(0);
+  out.available_bytes = meminfo_bytes(meminfo, "MemAvailable").value_or(0);
   const std::optional<Group> group = group_of(root);
   if (!group)
     return out;
@@ -96,10 +117,13 @@ MemoryLimit memory_limit_at(const std::string& root) {
     const auto limit = number_in(folder + group->limit_file);
     if (limit && *limit < kNoLimit && *limit < out.cgroup_bytes.value_or(kNoLimit)) {
       out.cgroup_bytes = limit;
-      out.cgroup_in_use = number_in(folder + group->usage_file);
+      out.limit_file = folder + group->limit_file;
+      out.usage_file = folder + group->usage_file;
+      out.stat_file = folder + "memory.stat";
+      out.cgroup_in_use = number_in(out.usage_file);
       if (out.cgroup_in_use)
         *out.cgroup_in_use =
-            std::max<int64_t>(*out.cgroup_in_use - page_cache_bytes(folder + "memory.stat"), 0);
+            std::max<int64_t>(*out.cgroup_in_use - page_cache_bytes(text_of(out.stat_file)), 0);
     }
     if (path.empty() || path == "/")
       return out;

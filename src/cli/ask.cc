@@ -291,9 +291,16 @@ class AskCommand {
       fmt::print(stderr, "{}", bold("> ", STDERR_FILENO));
       if (!read_line(line) || line.empty())
         break;
+      const bool pictures_were_sent = pictures_sent_;
       turns.push_back(user_turn(line));
       Answer answer;
-      if (const int code = ask(turns, answer))
+      const int code = ask(turns, answer);
+      if (code == kExitTooLarge) { // a shorter question may fit, or this one when memory is there
+        turns.pop_back();
+        pictures_sent_ = pictures_were_sent;
+        continue;
+      }
+      if (code != kExitOk)
         return code;
       turns.push_back({"assistant", answer.text, {}});
     }

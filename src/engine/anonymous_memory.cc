@@ -1,9 +1,12 @@
 #include "engine/anonymous_memory.h"
 
+#include "base/checked.h"
+
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <utility>
 
 namespace pinhole {
@@ -38,9 +41,12 @@ AnonymousMemory::~AnonymousMemory() {
     ::munmap(data_, static_cast<size_t>(bytes_));
 }
 
-void AnonymousMemory::release_pages() {
-  if (data_ != nullptr)
-    ::madvise(data_, static_cast<size_t>(bytes_), MADV_DONTNEED);
+void AnonymousMemory::release_pages(int64_t offset, int64_t bytes) const {
+  const int64_t page = ::sysconf(_SC_PAGESIZE);
+  const int64_t begin = round_up(offset, page);
+  const int64_t end = (offset + bytes) / page * page;
+  if (begin < end)
+    ::madvise(data_ + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
 }
 
 } // namespace pinhole

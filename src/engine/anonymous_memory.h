@@ -22,8 +22,8 @@ class AnonymousMemory {
 
   std::byte* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
-  // Gives the pages back to the system; the range stays reserved and reads as zeros.
-  void release_pages();
+  // Gives the whole pages of a part back to the system; they stay reserved and read as zeros.
+  void release_pages(int64_t offset, int64_t bytes) const;
 
  private:
   std::byte* data_ = nullptr;

@@ -13,14 +13,15 @@ constexpr uint64_t kLargestFolio = 2 << 20;
 
 ExpertCache::ExpertCache(const Graph& graph, std::span<const MappedFile* const> files,
                          int64_t budget_bytes)
-    : budget_bytes_(budget_bytes), first_of_op_(graph.ops().size(), -1),
-      count_of_op_(graph.ops().size(), 0) {
+    : planned_bytes_(budget_bytes), budget_bytes_(budget_bytes),
+      first_of_op_(graph.ops().size(), -1), count_of_op_(graph.ops().size(), 0) {
   for (size_t i = 0; i < graph.ops().size(); ++i) {
     const Op& op = graph.ops()[i];
     if (op.kind != OpKind::kMoe)
       continue;
     first_of_op_[i] = static_cast<int32_t>(experts_.size());
     count_of_op_[i] = static_cast<int32_t>(graph.weight(op.gate).experts);
+    int64_t bytes_of_op = 0;
     for (int32_t e = 0; e < count_of_op_[i]; ++e) {
       Expert expert{};
       expert.first = first_of_op_[i];
@@ -43,8 +44,10 @@ ExpertCache::ExpertCache(const Graph& graph, std::span<const MappedFile* const> 
         expert.ranges[used++] = *range;
         expert.bytes += static_cast<int64_t>(bytes);
       }
+      bytes_of_op += expert.bytes;
       experts_.push_back(expert);
     }
+    least_bytes_ = std::max(least_bytes_, bytes_of_op);
   }
   missing_.reserve(experts_.size());
 }
@@ -61,6 +64,28 @@ void ExpertCache::make_newest(int32_t idx) {
   expert.older = newest_;
   (newest_ < 0 ? oldest_ : experts_[static_cast<size_t>(newest_)].newer) = idx;
   newest_ = idx;
+}
+
+void ExpertCache::drop_oldest() {
+  while (held_bytes_ > budget_bytes_ && oldest_ >= 0) {
+    const int32_t idx = oldest_;
+    Expert& expert = experts_[static_cast<size_t>(idx)];
+    if (expert.step == step_)
+      break; // all that is held is in use
+    unlink(idx);
+    expert.held = false;
+    held_bytes_ -= expert.bytes;
+    for (const FileRange& range : expert.ranges) {
+      if (range.bytes > 0)
+        range.file->drop(range.offset, range.bytes);
+    }
+  }
+}
+
+void ExpertCache::set_budget(int64_t bytes) {
+  budget_bytes_ = std::min(std::max(bytes, least_bytes_), planned_bytes_);
+  ++step_; // the last step's experts are not in use any more
+  drop_oldest();
 }
 
 void ExpertCache::choose(size_t op_idx, const int32_t* row_begin) {
@@ -81,19 +106,7 @@ void ExpertCache::choose(size_t op_idx, const int32_t* row_begin) {
       held_bytes_ += expert.bytes;
     expert.held = true;
   }
-  while (held_bytes_ > budget_bytes_ && oldest_ >= 0) {
-    const int32_t idx = oldest_;
-    Expert& expert = experts_[static_cast<size_t>(idx)];
-    if (expert.step == step_)
-      break; // all that is held is in use
-    unlink(idx);
-    expert.held = false;
-    held_bytes_ -= expert.bytes;
-    for (const FileRange& range : expert.ranges) {
-      if (range.bytes > 0)
-        range.file->drop(range.offset, range.bytes);
-    }
-  }
+  drop_oldest();
   // All at once: the disk likes many requests.
   for (const int32_t idx : missing_) {
     for (const FileRange& range : experts_[static_cast<size_t>(idx)].ranges) {

@@ -24,6 +24,11 @@ class ExpertCache {
   // Every thread, after choose(): returns when its share of them is there.
   void fetch(int thread_idx, int num_threads) const;
 
+  // Between runs: from now on at most so much is held, but room for all experts of any one op, and
+  // no more than at construction.
+  void set_budget(int64_t bytes);
+  int64_t held_bytes() const { return held_bytes_; }
+
  private:
   struct Expert {
     FileRange ranges[3]; // gate, up, down; unused ones have no bytes
@@ -37,10 +42,13 @@ class ExpertCache {
   // Linux maps a large folio of the page cache whole (since 6.18): what of it belongs to neighbours
   // that are not held is unmapped again.
   void unmap_neighbours(int32_t idx) const;
+  void drop_oldest(); // what is above the budget, but for the step's own experts
   void unlink(int32_t idx);
   void make_newest(int32_t idx);
 
-  const int64_t budget_bytes_;
+  const int64_t planned_bytes_;
+  int64_t least_bytes_ = 0; // of the op with the largest experts, all of them
+  int64_t budget_bytes_;
   std::vector<int32_t> first_of_op_; // in experts_; -1: no mixture
   std::vector<int32_t> count_of_op_;
   std::vector<Expert> experts_;

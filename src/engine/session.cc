@@ -13,13 +13,14 @@ tl::unexpected<Error> cancelled() { return fail(ErrorCode::kCancelled, "interrup
 
 } // namespace
 
-Session::Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels)
-    : model_(model), plan_(std::move(plan)), kernels_(kernels), backend_(kernels.num_threads) {}
+Session::Session(const Model& model, MemoryPlan plan, const SessionOptions& options)
+    : model_(model), plan_(std::move(plan)), kernels_(options.kernels),
+      backend_(options.kernels.num_threads), watch_(options.watch) {}
 
 Result<std::unique_ptr<Session>> Session::create(const Model& model,
                                                  const SessionOptions& options) {
   PINHOLE_TRY(MemoryPlan plan, plan_memory(model, options.shape, options.kernels));
-  std::unique_ptr<Session> session(new Session(model, std::move(plan), options.kernels));
+  std::unique_ptr<Session> session(new Session(model, std::move(plan), options));
   const MemoryPlan& p = session->plan_;
   PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
   PINHOLE_TRY(session->features_, AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
@@ -35,6 +36,15 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
       session->stream_weights(options.files);
   }
   session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
+  if (p.features_bytes > 0) { // every picture has a token
+    session->pictures_.reserve(static_cast<size_t>(p.shape.feature_tokens));
+    Windows& windows = session->windows_;
+    const int64_t merge = model.pictures->merge_size;
+    if (model.pictures->window_size_px > 0) {
+      for (auto* part : {&windows.order, &windows.inverse, &windows.begin, &windows.end})
+        part->reserve(static_cast<size_t>(p.shape.max_patches / (merge * merge)));
+    }
+  }
   return session;
 }
 
@@ -121,26 +131,16 @@ Result<int32_t> Session::make_room(int64_t tokens, std::span<const Sha256Digest>
 void Session::fill_vision_inputs(const PatchGrid& grid) {
   const auto n = static_cast<size_t>(grid.patches());
   const auto unit = static_cast<size_t>(grid.merge * grid.merge);
-  Windows windows;
   const int64_t window_px = model_.pictures->window_size_px;
-  if (window_px > 0) {
-    windows = make_windows(grid, window_px / (model_.pictures->patch_size * grid.merge));
-  }
+  if (window_px > 0)
+    make_windows(grid, window_px / (model_.pictures->patch_size * grid.merge), windows_);
   for (const Input& input : model_.vision.inputs()) {
     std::byte* data = value_data(model_.vision, plan_.vision, arena_.data(), input.value);
     auto* ints = reinterpret_cast<int32_t*>(data);
     switch (input.kind) {
-    case InputKind::kPatchPositions: {
-      patch_positions(grid, {ints, 2 * n});
-      if (windows.order.empty())
-        break;
-      std::vector<int32_t> plain(ints, ints + 2 * n);
-      for (size_t i = 0; i < n; ++i) {
-        const size_t from = static_cast<size_t>(windows.order[i / unit]) * unit + i % unit;
-        std::copy_n(plain.begin() + static_cast<std::ptrdiff_t>(2 * from), 2, ints + 2 * i);
-      }
+    case InputKind::kPatchPositions:
+      patch_positions(grid, windows_.order, {ints, 2 * n});
       break;
-    }
     case InputKind::kTableRows: {
       const Input* weights = nullptr;
       for (const Input& other : model_.vision.inputs()) {
@@ -160,7 +160,7 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
         if (input.parameter == 0) {
           ints[i] = begin ? 0 : static_cast<int32_t>(n);
         } else {
-          const auto& bound = begin ? windows.begin : windows.end;
+          const auto& bound = begin ? windows_.begin : windows_.end;
           ints[i] = bound[i / unit] * static_cast<int32_t>(unit);
         }
       }
@@ -169,11 +169,11 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     case InputKind::kWindowOrder:
       for (size_t i = 0; i < n; ++i) {
         ints[i] =
-            windows.order[i / unit] * static_cast<int32_t>(unit) + static_cast<int32_t>(i % unit);
+            windows_.order[i / unit] * static_cast<int32_t>(unit) + static_cast<int32_t>(i % unit);
       }
       break;
     case InputKind::kWindowInverse:
-      std::copy(windows.inverse.begin(), windows.inverse.end(), ints);
+      std::copy(windows_.inverse.begin(), windows_.inverse.end(), ints);
       break;
     default:
       break; // kTableWeights: with kTableRows; kPatches: by the caller
@@ -220,6 +220,7 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
       write_patches(begin, end, patches + begin * cols);
     });
   }
+  fit_experts();
   RunContext context;
   context.arena = arena_.data();
   context.cancel = cancel;
@@ -304,6 +305,7 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   for (int64_t i = 0; i < outputs; ++i)
     output_rows[i] = static_cast<int32_t>(n - outputs + i);
 
+  fit_experts();
   RunContext context;
   context.arena = arena_.data();
   context.cache = &cache_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/function_ref.h"
+#include "base/memory_pressure.h"
 #include "base/result.h"
 #include "base/sha256.h"
 #include "engine/cpu.h"
@@ -42,6 +43,7 @@ struct SessionOptions {
   // from `files`, which hold the model's weights and outlive the session.
   int64_t limit_bytes = 0;
   std::vector<const MappedFile*> files = {};
+  MemoryWatchOptions watch = {};
 };
 
 class Session {
@@ -53,6 +55,13 @@ class Session {
   const Residency& residency() const { return residency_; }
   const KernelChoice& kernels() const { return kernels_; }
   CpuBackend& backend() { return backend_; }
+  int64_t held_expert_bytes() const { return experts_ == nullptr ? 0 : experts_->held_bytes(); }
+
+  // --- memory that others need ---
+  // Before a question: where memory is short, gives back what it does not need (pictures that are
+  // not in `keep`, weights read ahead, most experts); refuses it where that is not enough. Runs
+  // that follow are not refused.
+  Status admit(std::span<const Sha256Digest> keep);
 
   // --- pictures ---
   struct EncodedPicture {
@@ -93,7 +102,9 @@ class Session {
   void truncate(int64_t length); // forgets later tokens
 
  private:
-  Session(const Model& model, MemoryPlan plan, const KernelChoice& kernels);
+  Session(const Model& model, MemoryPlan plan, const SessionOptions& options);
+  void fit_experts(); // before every run: as many as memory is available for
+  void forget_pictures(std::span<const Sha256Digest> keep);
   void unmap_tables() const;
   void stream_weights(std::span<const MappedFile* const> files);
 
@@ -118,6 +129,8 @@ class Session {
   FeatureRows features_view_;
   KvCache cache_;
   std::vector<PromptToken> history_;
+  Windows windows_; // of the picture that is encoded
+  MemoryWatch watch_;
 
   struct StoredPicture {
     Sha256Digest digest;

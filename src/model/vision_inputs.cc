@@ -19,35 +19,37 @@ template <class Fn> void for_each_patch(const PatchGrid& grid, Fn fn) {
   }
 }
 
-// torch.linspace(0, last, n) in f32: from both ends towards the middle.
-std::vector<float> linspace(float last, int64_t n) {
-  std::vector<float> out(static_cast<size_t>(n), 0.0f);
+// torch.linspace(0, last, n)[i] in f32: from both ends towards the middle.
+float linspace(float last, int64_t n, int64_t i) {
   if (n == 1)
-    return out;
+    return 0;
   const float step = last / static_cast<float>(n - 1);
-  for (int64_t i = 0; i < n; ++i) {
-    out[static_cast<size_t>(i)] =
-        i < n / 2 ? step * static_cast<float>(i) : last - step * static_cast<float>(n - 1 - i);
-  }
-  return out;
+  return i < n / 2 ? step * static_cast<float>(i) : last - step * static_cast<float>(n - 1 - i);
 }
 
 } // namespace
 
-void patch_positions(const PatchGrid& grid, std::span<int32_t> out) {
-  for_each_patch(grid, [&](int64_t idx, int64_t row, int64_t col) {
-    out[static_cast<size_t>(2 * idx)] = static_cast<int32_t>(row);
-    out[static_cast<size_t>(2 * idx + 1)] = static_cast<int32_t>(col);
-  });
+void patch_positions(const PatchGrid& grid, std::span<const int32_t> order,
+                     std::span<int32_t> out) {
+  const int64_t cols = grid.width / grid.merge;
+  size_t at = 0;
+  for (int64_t place = 0; place < grid.tokens(); ++place) {
+    const int64_t token = order.empty() ? place : order[static_cast<size_t>(place)];
+    for (int64_t row = 0; row < grid.merge; ++row) {
+      for (int64_t col = 0; col < grid.merge; ++col) {
+        out[at++] = static_cast<int32_t>(token / cols * grid.merge + row);
+        out[at++] = static_cast<int32_t>(token % cols * grid.merge + col);
+      }
+    }
+  }
 }
 
 void position_table_corners(const PatchGrid& grid, int64_t side, std::span<int32_t> out_rows,
                             std::span<float> out_weights) {
-  const std::vector<float> ys = linspace(static_cast<float>(side - 1), grid.height);
-  const std::vector<float> xs = linspace(static_cast<float>(side - 1), grid.width);
+  const auto last = static_cast<float>(side - 1);
   for_each_patch(grid, [&](int64_t idx, int64_t row, int64_t col) {
-    const float y = ys[static_cast<size_t>(row)];
-    const float x = xs[static_cast<size_t>(col)];
+    const float y = linspace(last, grid.height, row);
+    const float x = linspace(last, grid.width, col);
     const auto y0 = static_cast<int64_t>(y);
     const auto x0 = static_cast<int64_t>(x);
     const int64_t y1 = std::min(y0 + 1, side - 1);
@@ -64,14 +66,14 @@ void position_table_corners(const PatchGrid& grid, int64_t side, std::span<int32
   });
 }
 
-Windows make_windows(const PatchGrid& grid, int64_t window_tokens) {
+void make_windows(const PatchGrid& grid, int64_t window_tokens, Windows& out) {
   const int64_t height = grid.height / grid.merge;
   const int64_t width = grid.width / grid.merge;
-  Windows out;
   const auto count = static_cast<size_t>(height * width);
-  out.order.reserve(count);
-  out.begin.reserve(count);
-  out.end.reserve(count);
+  for (std::vector<int32_t>* part : {&out.order, &out.begin, &out.end}) {
+    part->clear();
+    part->reserve(count);
+  }
   out.inverse.resize(count);
   for (int64_t top = 0; top < height; top += window_tokens) {
     for (int64_t left = 0; left < width; left += window_tokens) {
@@ -88,7 +90,6 @@ Windows make_windows(const PatchGrid& grid, int64_t window_tokens) {
       out.end.insert(out.end.end(), static_cast<size_t>(end - begin), end);
     }
   }
-  return out;
 }
 
 } // namespace pinhole

@@ -18,8 +18,9 @@ struct PatchGrid {
   int64_t tokens() const { return patches() / (merge * merge); }
 };
 
-// Row and column of each patch: out [patches, 2].
-void patch_positions(const PatchGrid& grid, std::span<int32_t> out);
+// Row and column of each patch: out [patches, 2]. `order` [tokens], where it is not empty, says
+// which token's patches stand at each place.
+void patch_positions(const PatchGrid& grid, std::span<const int32_t> order, std::span<int32_t> out);
 
 // fast_pos_embed_interpolate: bilinear with aligned corners (linspace(0, side - 1, n)) in a table
 // [side, side]; out_rows, out_weights [patches, 4].
@@ -27,12 +28,12 @@ void position_table_corners(const PatchGrid& grid, int64_t side, std::span<int32
                             std::span<float> out_weights);
 
 // get_window_index of Qwen2.5-VL: merged tokens sorted by windows of window_tokens x window_tokens,
-// windows row by row, those at the edges smaller.
+// windows row by row, those at the edges smaller. Vectors that have room are not allocated anew.
 struct Windows {
   std::vector<int32_t> order;      // [tokens]: which token stands at this place
   std::vector<int32_t> inverse;    // [tokens]: at which place this token stands
   std::vector<int32_t> begin, end; // [tokens], in sorted order: the window's range of places
 };
-Windows make_windows(const PatchGrid& grid, int64_t window_tokens);
+void make_windows(const PatchGrid& grid, int64_t window_tokens, Windows& out);
 
 } // namespace pinhole

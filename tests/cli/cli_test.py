@@ -279,6 +279,19 @@ class Chat(Case):
         self.assertGreater(int(second), int(first))
         self.assertEqual(encode, "0 ms")
 
+    def test_goes_on_after_a_question_that_does_not_fit(self):
+        sample = samples()[0]
+        process = self.start("-i", picture_of(sample), "--ctx", "300", NO_COLOR="1")
+        at = self.wait_for(r"(^|\n)> ")
+        self.say("a b c " * 100)
+        at = self.wait_for(r"pinhole: the prompt has \d+ tokens.*?> $", at)
+        self.say(sample["question"])
+        self.wait_for(r"Reply .*K> $", at)
+        self.say("")
+        out = process.stdout.read().decode()
+        self.assertEqual(process.wait(30), OK)
+        self.assertEqual(out.split("\n")[0], sample["answer"])
+
     def test_end_of_input_ends_it(self):
         process = self.start()
         self.wait_for("> ")

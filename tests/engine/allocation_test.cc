@@ -1,14 +1,20 @@
-// After a session is made, a generated token costs no allocation: malloc and its kin are replaced
-// by ones that count, on every thread.
+// After a session is made, neither a picture nor a prompt nor a token costs an allocation: malloc,
+// mmap and their kin are replaced by ones that count, on every thread.
 #include "engine/sampler.h"
 #include "engine/session.h"
 
 #include "fixture.h"
+#include "support/memory_root.h"
 
 #include <atomic>
 #include <cerrno>
+#include <cstdarg>
 #include <cstdlib>
+#include <dlfcn.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <thread>
+#include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define PINHOLE_COUNTS_MALLOC 0 // the sanitizer has replaced malloc itself
@@ -18,7 +24,8 @@
 
 namespace {
 std::atomic<int64_t> g_allocations{0};
-}
+std::atomic<int64_t> g_mappings{0}; // asked of the system
+} // namespace
 
 #if PINHOLE_COUNTS_MALLOC
 extern "C" {
@@ -48,6 +55,37 @@ int posix_memalign(void** out, size_t alignment, size_t size) {
   *out = __libc_memalign(alignment, size);
   return *out == nullptr ? ENOMEM : 0;
 }
+
+void* mmap(void* at, size_t length, int protection, int flags, int fd, off_t offset) noexcept {
+  ++g_mappings;
+  return reinterpret_cast<void*>(
+      syscall(SYS_mmap, at, length, protection, flags, fd, static_cast<long>(offset)));
+}
+void* mmap64(void* at, size_t length, int protection, int flags, int fd, off64_t offset) noexcept {
+  return mmap(at, length, protection, flags, fd, offset);
+}
+void* mremap(void* old, size_t old_length, size_t length, int flags, ...) noexcept {
+  ++g_mappings;
+  va_list rest;
+  va_start(rest, flags);
+  void* at = (flags & MREMAP_FIXED) != 0 ? va_arg(rest, void*) : nullptr;
+  va_end(rest);
+  return reinterpret_cast<void*>(syscall(SYS_mremap, old, old_length, length, flags, at));
+}
+int brk(void* end) noexcept {
+  ++g_mappings;
+  return reinterpret_cast<int (*)(void*)>(dlsym(RTLD_NEXT, "brk"))(end);
+}
+void* sbrk(intptr_t bytes) noexcept {
+  ++g_mappings;
+  return reinterpret_cast<void* (*)(intptr_t)>(dlsym(RTLD_NEXT, "sbrk"))(bytes);
+}
+// Advice creates memory only where it fills pages for writing.
+int madvise(void* at, size_t length, int advice) noexcept {
+  if (advice == MADV_POPULATE_WRITE)
+    ++g_mappings;
+  return static_cast<int>(syscall(SYS_madvise, at, length, advice));
+}
 }
 #endif
 
@@ -55,7 +93,10 @@ namespace pinhole {
 namespace {
 
 using testing::Described;
+using testing::encode;
+using testing::FakePicture;
 using testing::kernel_choice;
+using testing::picture_prompt;
 using testing::random_prompt;
 using testing::shape_of;
 using testing::take;
@@ -73,13 +114,42 @@ class Allocations : public ::testing::TestWithParam<const char*> {
   std::unique_ptr<Described> described_;
 };
 
-TEST_P(Allocations, TheCounterCounts) {
-  const int64_t before = g_allocations;
+// Allocations and mappings since it was made.
+class Counts {
+ public:
+  int64_t allocations() const { return g_allocations - allocations_; }
+  int64_t mappings() const { return g_mappings - mappings_; }
+
+ private:
+  const int64_t allocations_ = g_allocations, mappings_ = g_mappings;
+};
+
+TEST_P(Allocations, TheCountersCount) {
+  const Counts vector;
   auto* value = new std::vector<int>(1000);
-  EXPECT_EQ(g_allocations - before, 2);
+  EXPECT_EQ(vector.allocations(), 2);
   delete value;
+  const Counts thread;
   std::thread([&] { free(malloc(10)); }).join();
-  EXPECT_GT(g_allocations - before, 2);
+  EXPECT_GT(thread.allocations(), 1);
+
+  const Counts counts;
+  constexpr size_t kBytes = 1 << 16;
+  void* map = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(map, MAP_FAILED);
+  EXPECT_EQ(counts.mappings(), 1);
+  map = mremap(map, kBytes, 2 * kBytes, MREMAP_MAYMOVE);
+  ASSERT_NE(map, MAP_FAILED);
+  EXPECT_EQ(counts.mappings(), 2);
+  static_cast<char*>(map)[2 * kBytes - 1] = 1;
+  EXPECT_EQ(madvise(map, kBytes, MADV_DONTNEED), 0);
+  EXPECT_EQ(counts.mappings(), 2);
+  munmap(map, 2 * kBytes);
+  EXPECT_NE(sbrk(0), nullptr);
+  EXPECT_EQ(counts.mappings(), 3);
+  // Of the library's own code: its memory comes through the replaced mmap.
+  take(AnonymousMemory::reserve(kBytes, "test"));
+  EXPECT_EQ(counts.mappings(), 4);
 }
 
 TEST_P(Allocations, NoneForAToken) {
@@ -96,27 +166,66 @@ TEST_P(Allocations, NoneForAToken) {
       options.repetition_penalty = 1.1;
       Sampler sampler(options, described_->model.vocab_size);
       take(session->prefill(std::span(prompt).first(20)));
-      const int64_t before = g_allocations;
+      const Counts counts;
       for (size_t i = 20; i < prompt.size(); ++i) {
         const auto logits = session->step(prompt[i]);
         if (!logits)
           break;
         sampler.sample(*logits);
       }
-      EXPECT_EQ(g_allocations - before, 0) << "exact " << exact << ", " << threads << " threads";
+      EXPECT_EQ(counts.allocations(), 0) << "exact " << exact << ", " << threads << " threads";
+      EXPECT_EQ(counts.mappings(), 0) << "exact " << exact << ", " << threads << " threads";
       EXPECT_EQ(session->length(), 120);
     }
   }
 }
 
-TEST_P(Allocations, NoneForAPrefill) {
-  const auto session = take(Session::create(
-      described_->model, {shape_of(128, 16), kernel_choice(false, 2, kernels::KvType::kF16)}));
-  const auto prompt = random_prompt(described_->model, 100, 4);
-  const int64_t before = g_allocations;
-  const auto logits = session->prefill(prompt);
-  EXPECT_EQ(g_allocations - before, 0);
-  EXPECT_TRUE(logits);
+// The largest picture of the plan, then others in its place, and a context that is filled to the
+// end: at once, and with the last tokens one by one. With all weights in memory, with as few as
+// possible, and while others need memory.
+TEST_P(Allocations, NoneForAFullContextWithTheLargestPicture) {
+  const Model& model = described_->model;
+  const KernelChoice kernels = kernel_choice(false, 2, kernels::KvType::kF16);
+  const RunShape shape = shape_of(128, 16, 12 * 24, 100);
+  const MemoryPlan plan = take(plan_memory(model, shape, kernels));
+  int64_t least = plan.anonymous_bytes() + kProgramFileBytes;
+  while (!plan_residency(model, plan, least))
+    least += 4096;
+  const testing::MemoryRoot root;
+  const FakePicture largest(model, 12, 24, 1), other(model, 8, 8, 2), third(model, 12, 20, 3);
+  const Sha256Digest keep[] = {largest.digest};
+  for (const int64_t limit : {int64_t{0}, least}) {
+    for (const int64_t available_mib : {8192, 1024, 100}) {
+      SCOPED_TRACE(::testing::Message() << "limit " << limit << ", available " << available_mib);
+      root.set_available_mib(available_mib);
+      SessionOptions options{shape, kernels, limit, described_->mapped_files(), root.options()};
+      const auto session = take(Session::create(model, options));
+      ASSERT_EQ(session->residency().streams(), limit > 0);
+      const auto admitted = session->admit(keep);
+      ASSERT_EQ(admitted.has_value(), available_mib > 100);
+      const Counts counts;
+      for (const FakePicture* picture : {&largest, &other, &third, &largest})
+        encode(*session, *picture);
+      EXPECT_EQ(counts.allocations(), 0);
+      EXPECT_EQ(counts.mappings(), 0);
+
+      auto prompt = picture_prompt(model, largest, encode(*session, largest), 5);
+      for (const PromptToken& token : random_prompt(model, 128 - prompt.size(), 6))
+        prompt.push_back(
+            testing::text_token(token.id, 200 + static_cast<size_t>(token.position[0])));
+      ASSERT_EQ(prompt.size(), 128u);
+      const Counts prefill;
+      const bool whole = session->prefill(prompt).has_value();
+      session->truncate(100);
+      bool stepped = true;
+      for (size_t i = 100; i < prompt.size(); ++i)
+        stepped = stepped && session->step(prompt[i]).has_value();
+      EXPECT_EQ(prefill.allocations(), 0);
+      EXPECT_EQ(prefill.mappings(), 0);
+      EXPECT_TRUE(whole && stepped);
+      EXPECT_EQ(session->length(), 128);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Model, Allocations,

@@ -343,15 +343,7 @@ TEST_P(Sessions, PromptsWithPicturesAreReusedToo) {
 TEST_P(Sessions, StreamedWeightsGiveTheSameNumbers) {
   const KernelChoice kernels = kernel_choice(false, 2);
   const RunShape shape = shape_of(64, 8, 64, 40);
-  SessionOptions options{shape, kernels};
-  for (const ModelFile* file :
-       {&described_->files.text,
-        described_->files.projector ? &*described_->files.projector : nullptr}) {
-    if (file == nullptr)
-      continue;
-    for (const MappedFile& part : file->parts())
-      options.files.push_back(&part);
-  }
+  SessionOptions options{shape, kernels, 0, described_->mapped_files()};
   const auto whole = session(shape, kernels);
   // The least memory that works, and some between that and all.
   const int64_t fixed = whole->plan().anonymous_bytes() + kProgramFileBytes;

@@ -18,7 +18,13 @@ using ::testing::ElementsAreArray;
 
 std::vector<int32_t> positions_of(const PatchGrid& grid) {
   std::vector<int32_t> out(static_cast<size_t>(2 * grid.patches()));
-  patch_positions(grid, out);
+  patch_positions(grid, {}, out);
+  return out;
+}
+
+Windows windows_of(const PatchGrid& grid, int64_t window_tokens) {
+  Windows out;
+  make_windows(grid, window_tokens, out);
   return out;
 }
 
@@ -33,6 +39,14 @@ TEST(PatchPositions, MergeBlockOrder) {
   EXPECT_THAT(positions_of({2, 3, 1}), ElementsAre(0, 0, 0, 1, 0, 2, 1, 0, 1, 1, 1, 2));
   EXPECT_THAT(positions_of({3, 3, 3}),
               ElementsAre(0, 0, 0, 1, 0, 2, 1, 0, 1, 1, 1, 2, 2, 0, 2, 1, 2, 2));
+}
+
+TEST(PatchPositions, InAnotherOrderOfTokens) {
+  std::vector<int32_t> out(16);
+  const std::vector<int32_t> order{1, 0};
+  patch_positions({2, 4, 2}, order, out);
+  EXPECT_THAT(out, ElementsAre(0, 2, 0, 3, 1, 2, 1, 3, //
+                               0, 0, 0, 1, 1, 0, 1, 1));
 }
 
 TEST(PatchPositions, EveryPatchOnce) {
@@ -180,14 +194,14 @@ TEST(Windows, SmallGridByHand) {
   //    0  1 |  2  3 |  4
   //    5  6 |  7  8 |  9
   //   10 11 | 12 13 | 14
-  const Windows w = make_windows({6, 10, 2}, 2);
+  const Windows w = windows_of({6, 10, 2}, 2);
   EXPECT_THAT(w.order, ElementsAre(0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14));
   EXPECT_THAT(w.begin, ElementsAre(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 10, 10, 12, 12, 14));
   EXPECT_THAT(w.end, ElementsAre(4, 4, 4, 4, 8, 8, 8, 8, 10, 10, 12, 12, 14, 14, 15));
 }
 
 TEST(Windows, OneWindowLargerThanThePicture) {
-  const Windows w = make_windows({4, 6, 2}, 100);
+  const Windows w = windows_of({4, 6, 2}, 100);
   std::vector<int32_t> straight(6);
   std::iota(straight.begin(), straight.end(), 0);
   EXPECT_EQ(w.order, straight);
@@ -199,7 +213,7 @@ TEST(Windows, OneWindowLargerThanThePicture) {
 TEST(Windows, InverseUndoesTheOrder) {
   for (const PatchGrid& grid : {PatchGrid{2, 2, 2}, PatchGrid{26, 14, 2}, PatchGrid{7, 9, 1}}) {
     for (const int64_t side : {1, 2, 4, 5}) {
-      const Windows w = make_windows(grid, side);
+      const Windows w = windows_of(grid, side);
       ASSERT_EQ(w.order.size(), static_cast<size_t>(grid.tokens()));
       for (size_t place = 0; place < w.order.size(); ++place) {
         ASSERT_EQ(w.inverse[static_cast<size_t>(w.order[place])], static_cast<int32_t>(place));
@@ -219,7 +233,7 @@ TEST(Windows, SameAsTransformers) {
   const PatchGrid grid = grid_of(folder);
   const int64_t side =
       vision["window_size"].get<int64_t>() / (vision["patch_size"].get<int64_t>() * grid.merge);
-  const Windows w = make_windows(grid, side);
+  const Windows w = windows_of(grid, side);
   const std::vector<int64_t> order = testing::load_ints(folder + "/debug/vision_window_index.npy");
   EXPECT_THAT(w.order, ElementsAreArray(order.begin(), order.end()));
   // cu_window_seqlens counts patches: 0, then the end of each window.

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace pinhole::testing {
 
@@ -17,6 +18,16 @@ struct Described {
     auto out = std::make_unique<Described>();
     out->files = take(ModelFiles::open(path, mmproj));
     out->model = take(describe_model(out->files));
+    return out;
+  }
+  std::vector<const MappedFile*> mapped_files() const {
+    std::vector<const MappedFile*> out;
+    for (const MappedFile& part : files.text.parts())
+      out.push_back(&part);
+    if (files.projector) {
+      for (const MappedFile& part : files.projector->parts())
+        out.push_back(&part);
+    }
     return out;
   }
   static std::unique_ptr<Described> bundled() {

@@ -1,0 +1,69 @@
+// What a session gives back when others need memory, in this order: experts and weights that are
+// read again when they are used, pictures of other conversations, then the next question. What a
+// question that runs has reserved stays.
+#include "base/units.h"
+#include "engine/session.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace pinhole {
+
+namespace {
+
+std::string shown(int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); }
+
+} // namespace
+
+void Session::fit_experts() {
+  if (experts_ == nullptr)
+    return;
+  const MemoryState& memory = watch_.state();
+  switch (memory.level) {
+  case PressureLevel::kNone:
+    return experts_->set_budget(residency_.expert_cache_bytes);
+  case PressureLevel::kTight:
+    // What is available includes the page cache, in which the experts are. Half of it is for the
+    // other weights and for what made memory short.
+    return experts_->set_budget(memory.available_bytes / 2);
+  case PressureLevel::kCritical:
+    return experts_->set_budget(0);
+  }
+}
+
+void Session::forget_pictures(std::span<const Sha256Digest> keep) {
+  std::erase_if(pictures_, [&](const StoredPicture& picture) {
+    if (std::find(keep.begin(), keep.end(), picture.digest) != keep.end())
+      return false;
+    const int64_t row_bytes = features_view_.size * static_cast<int64_t>(sizeof(float));
+    for (int32_t slot = 0; slot < model_.pictures->feature_slots; ++slot) {
+      features_.release_pages((slot * features_view_.capacity + picture.rows.first_row) * row_bytes,
+                              picture.rows.tokens * row_bytes);
+    }
+    return true;
+  });
+}
+
+Status Session::admit(std::span<const Sha256Digest> keep) {
+  const MemoryState& memory = watch_.read();
+  if (memory.level == PressureLevel::kNone)
+    return {};
+  fit_experts();
+  if (text_stream_ != nullptr)
+    text_stream_->rest();
+  forget_pictures(keep);
+  if (watch_.read().level != PressureLevel::kCritical)
+    return {};
+  const int64_t enough =
+      memory.available_bytes < critical_bytes(memory.total_bytes)
+          ? critical_bytes(memory.total_bytes)
+          : tight_bytes(memory.total_bytes); // and nothing could run for some of the time
+  return fail(ErrorCode::kTooLarge,
+              fmt::format("memory is short: {} of {} are available, {} must be before a question "
+                          "that needs up to {} is begun",
+                          shown(memory.available_bytes), shown(memory.total_bytes), shown(enough),
+                          shown(plan_.anonymous_bytes())),
+              {}, "end other programs, then ask again");
+}
+
+} // namespace pinhole
