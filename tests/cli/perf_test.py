@@ -50,7 +50,8 @@ class Perf(Case):
         self.refused("perf", "--image", "1x100000", names="ratio")
 
     def test_interrupt(self):
-        process = subprocess.Popen([PROGRAM, "perf", "--rounds", "100", "--prompt", "4096"],
+        process = subprocess.Popen([PROGRAM, "perf", "--rounds", "100", "--prompt", "4096", "--image",
+                                    "64x64"],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    env=environment())
         for line in process.stdout:

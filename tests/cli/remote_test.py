@@ -40,8 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         # In small pieces, so that what is counted is what the other side took.
         for begin in range(0, len(body), 1 << 14):
             piece = body[begin:begin + (1 << 14)]
+            self.server.sent += len(piece)  # before: the other side may act on it at once
             self.wfile.write(piece)
-            self.server.sent += len(piece)
 
     def handle(self):
         try:
