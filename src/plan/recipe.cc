@@ -168,12 +168,13 @@ TransformersFootprint transformers_footprint(const Model& model) {
   }
   for (const auto& [tensor, weight] : tensors) {
     out.parameters += tensor->elements();
-    // Embeddings and convolutions are other modules, experts are bare parameters.
+    // Embeddings and convolutions are other modules; experts, and what is stored [in, out], are
+    // bare parameters.
     const Role role = weight->role;
     const bool linear = role == Role::kTextAttention || role == Role::kTextMlp ||
                         role == Role::kVisionAttention || role == Role::kVisionMlp ||
                         role == Role::kProjector;
-    if (linear && weight->rows > 1)
+    if (linear && weight->rows > 1 && !weight->transposed)
       out.linear += tensor->elements();
   }
   return out;
