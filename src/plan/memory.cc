@@ -61,7 +61,11 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
   }
   MemoryPlan plan;
   plan.shape = shape;
-  plan.shape.chunk_tokens = std::min(shape.chunk_tokens, shape.context_tokens);
+  if (shape.max_patches > 0 && model.pictures && model.pictures->sees_itself_whole) {
+    const int64_t unit = model.pictures->merge_size * model.pictures->merge_size;
+    plan.shape.chunk_tokens = std::max(shape.chunk_tokens, shape.max_patches / unit);
+  }
+  plan.shape.chunk_tokens = std::min(plan.shape.chunk_tokens, shape.context_tokens);
   plan.shape.output_rows = std::min(shape.output_rows, plan.shape.chunk_tokens);
   plan.text = lay_out(model.text, {plan.shape.chunk_tokens, plan.shape.output_rows},
                       shape.context_tokens, choice_for(model.text, kernels));

@@ -14,11 +14,13 @@ namespace pinhole {
 
 struct RunShape {
   int64_t context_tokens = 4096; // rows of the KV cache
-  int64_t chunk_tokens = 512;    // tokens that one prefill step takes at most
-  int64_t output_rows = 1;       // rows of a chunk whose logits are wanted, at most
-  int64_t max_patches = 0;       // of the largest picture; 0: no pictures
-  int64_t feature_tokens = 0;    // picture tokens kept at once
-  int64_t picture_io_bytes = 0;  // decoded and resized pixels of the largest picture
+  // Tokens that one prefill step takes at most; where a picture must be read at once, a plan has at
+  // least its tokens.
+  int64_t chunk_tokens = 512;
+  int64_t output_rows = 1;      // rows of a chunk whose logits are wanted, at most
+  int64_t max_patches = 0;      // of the largest picture; 0: no pictures
+  int64_t feature_tokens = 0;   // picture tokens kept at once
+  int64_t picture_io_bytes = 0; // decoded and resized pixels of the largest picture
 };
 
 struct MemoryPart {

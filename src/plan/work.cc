@@ -18,12 +18,20 @@ double size_of(const Weight& weight) {
   return static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
 }
 
-bool is_windowed(const Graph& graph, ValueId key_begin) {
+// The parameter of the key range that begins there: 0 when all keys are seen.
+int64_t window_of(const Graph& graph, ValueId key_begin) {
   for (const Input& input : graph.inputs()) {
     if (input.value == key_begin)
-      return input.parameter != 0;
+      return input.parameter;
   }
-  return false;
+  return 0;
+}
+
+// Keys that `rows` rows see, each the `window` last ones up to its own at most, after `past`
+// others.
+double windowed_pairs(double rows, double past, double window) {
+  const double growing = std::clamp(window - past, 0.0, rows); // rows that see all keys
+  return growing * past + growing * (growing + 1) / 2 + (rows - growing) * window;
 }
 
 Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
@@ -32,10 +40,16 @@ Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
   Work work;
   double pairs = rows * rows; // of query and key
   if (op.layer >= 0) {        // row i sees past + i + 1 keys
+    const int64_t window = window_of(graph, op.b);
+    double keys = past + rows;
     pairs = rows * past + rows * (rows + 1) / 2;
-    work.cache_bytes = (past + rows) * 2.0 * static_cast<double>(op.kv_heads) *
+    if (window > 0) {
+      pairs = windowed_pairs(rows, past, static_cast<double>(window));
+      keys = std::min(keys, rows + static_cast<double>(window - 1));
+    }
+    work.cache_bytes = keys * 2.0 * static_cast<double>(op.kv_heads) *
                        static_cast<double>(kv_row_bytes(shape.kv_type, op.head_dim));
-  } else if (shape.window_keys > 0 && is_windowed(graph, op.b)) {
+  } else if (shape.window_keys > 0 && window_of(graph, op.b) > 0) {
     pairs = rows * std::min(rows, static_cast<double>(shape.window_keys));
   }
   // q k and p v, each a multiply-add
