@@ -334,7 +334,8 @@ void OpRunner::kv_store(const Op& op, int thread_idx) {
   for (int64_t head = 0; head < op.kv_heads; ++head) {
     for (int64_t i = part.begin; i < part.end; ++i) {
       const int64_t offset =
-          head * cache.head_bytes() + (context_.past_tokens + i) * cache.row_bytes();
+          head * cache.head_bytes(op.layer) +
+          (context_.past_tokens - cache.first_token(op.layer) + i) * cache.row_bytes();
       kernels_.table->store_kv(cache.type(), k.row(i) + head * op.head_dim,
                                cache.keys(op.layer) + offset, op.head_dim);
       kernels_.table->store_kv(cache.type(), v.row(i) + head * op.head_dim,
@@ -355,9 +356,9 @@ void OpRunner::attention(const Op& op, std::byte* work, int thread_idx) {
     args.k = cache.keys(op.layer);
     args.v = cache.values(op.layer);
     args.k_row_bytes = args.v_row_bytes = cache.row_bytes();
-    args.k_head_bytes = args.v_head_bytes = cache.head_bytes();
+    args.k_head_bytes = args.v_head_bytes = cache.head_bytes(op.layer);
     args.kv_type = cache.type();
-    args.num_kv = planned_keys = context_.past_tokens + q.rows;
+    args.num_kv = planned_keys = context_.past_tokens - cache.first_token(op.layer) + q.rows;
   } else {
     const Rows k = rows(op.a);
     const Rows v = rows(op.residual);

@@ -27,8 +27,7 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   const MemoryPlan& p = session->plan_;
   PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
   PINHOLE_TRY(session->features_, AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
-  PINHOLE_TRY(session->cache_,
-              KvCache::create(model.cache, options.kernels.kv_type, p.shape.context_tokens));
+  PINHOLE_TRY(session->cache_, KvCache::create(model.cache, options.kernels.kv_type, p.shape));
   if (p.features_bytes > 0) {
     session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
                                p.shape.feature_tokens, model.pictures->feature_size};
@@ -307,8 +306,8 @@ Result<size_t> Session::next_chunk(std::span<const PromptToken> rest) const {
               {}, "raise --chunk");
 }
 
-// A row sees what came before it and itself; in a windowed layer the last ones of these; and of its
-// own picture, where the model wants it, every token.
+// Numbers of rows in the cache. A row sees what came before it and itself; in a windowed layer the
+// last ones of these; and of its own picture, where the model wants it, every token.
 void Session::fill_key_ranges(std::span<const PromptToken> tokens) const {
   const auto past = static_cast<int32_t>(length());
   const auto n = static_cast<int32_t>(tokens.size());
@@ -318,6 +317,8 @@ void Session::fill_key_ranges(std::span<const PromptToken> tokens) const {
       continue;
     auto* out =
         reinterpret_cast<int32_t*>(value_data(model_.text, plan_.text, arena_.data(), input.value));
+    const auto front =
+        static_cast<int32_t>(input.parameter == 0 ? 0 : cache_.first_sliding_token());
     for (int32_t begin = 0; begin < n;) {
       int32_t end = begin + 1;
       if (whole && tokens[static_cast<size_t>(begin)].is_picture()) {
@@ -326,11 +327,11 @@ void Session::fill_key_ranges(std::span<const PromptToken> tokens) const {
       }
       for (int32_t i = begin; i < end; ++i) {
         if (input.kind == InputKind::kKeyEnd) {
-          out[i] = past + end;
+          out[i] = past + end - front;
           continue;
         }
         const int64_t first = input.parameter == 0 ? 0 : past + i + 1 - input.parameter;
-        out[i] = static_cast<int32_t>(std::clamp<int64_t>(first, 0, past + begin));
+        out[i] = static_cast<int32_t>(std::clamp<int64_t>(first, 0, past + begin)) - front;
       }
       begin = end;
     }
@@ -355,6 +356,7 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
     }
     feature_rows[i] = token.feature_row;
   }
+  cache_.make_room(past, n);
   fill_key_ranges(tokens);
   for (int64_t i = 0; i < outputs; ++i)
     output_rows[i] = static_cast<int32_t>(n - outputs + i);
@@ -381,8 +383,12 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
 }
 
 void Session::truncate(int64_t length) {
-  if (length < this->length())
-    history_.resize(cut_before(history_, static_cast<size_t>(length)));
+  if (length >= this->length())
+    return;
+  const size_t whole = cut_before(history_, static_cast<size_t>(length));
+  history_.resize(static_cast<size_t>(cache_.usable(static_cast<int64_t>(whole))));
+  if (history_.empty())
+    cache_.clear();
 }
 
 Result<std::span<const float>> Session::prefill(std::span<const PromptToken> prompt,

@@ -91,7 +91,8 @@ class Session {
                             FunctionRef<void(int64_t row, std::span<const float> logits)> visit);
 
   int64_t length() const { return static_cast<int64_t>(history_.size()); }
-  // Forgets later tokens; of a picture whose tokens see each other, none stays unless all do.
+  // Forgets later tokens; of a picture whose tokens see each other, none stays unless all do,
+  // and none at all when the windows of sliding layers have passed what the rest would see.
   void truncate(int64_t length);
 
  private:

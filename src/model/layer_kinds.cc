@@ -54,9 +54,9 @@ Status read_layer_types(const Json& types, const std::string& where, std::vector
   for (size_t layer = 0; layer < out.size(); ++layer) {
     out[layer] = types[layer] == "sliding_attention";
     if (!out[layer] && types[layer] != "full_attention") {
-      return fail(
-          ErrorCode::kUnsupported,
-          fmt::format("layer {} is neither sliding_attention nor full_attention", layer), where);
+      return fail(ErrorCode::kUnsupported,
+                  fmt::format("layer {} is neither sliding_attention nor full_attention", layer),
+                  where);
     }
   }
   return {};

@@ -54,6 +54,12 @@ struct CacheSpec {
   int64_t layers = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  int64_t window = 0;        // keys that a token sees in sliding layers, its own among them
+  std::vector<bool> sliding; // by layer; empty: none is
+
+  bool is_sliding(int64_t layer) const {
+    return !sliding.empty() && sliding[static_cast<size_t>(layer)];
+  }
 };
 
 struct Model {

@@ -31,10 +31,10 @@ Status check(const SiglipConfig& c, const std::string& where) {
                 where);
   }
   if (c.image_size % c.patch_size != 0) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("image_size {} is not a multiple of patch_size {}", c.image_size,
-                            c.patch_size),
-                where);
+    return fail(
+        ErrorCode::kInvalidInput,
+        fmt::format("image_size {} is not a multiple of patch_size {}", c.image_size, c.patch_size),
+        where);
   }
   if (!(c.layer_norm_eps >= 0) || !std::isfinite(c.layer_norm_eps)) {
     return fail(ErrorCode::kInvalidInput,
@@ -108,8 +108,10 @@ ValueId siglip_tower(Graph& g, WeightTable& w, const SiglipConfig& c) {
 
   const int64_t head_dim = n / c.num_attention_heads;
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim)));
-  const auto* fc1_name = c.swapped_mlp_names ? "encoder.layers.{}.mlp.fc2" : "encoder.layers.{}.mlp.fc1";
-  const auto* fc2_name = c.swapped_mlp_names ? "encoder.layers.{}.mlp.fc1" : "encoder.layers.{}.mlp.fc2";
+  const auto* fc1_name =
+      c.swapped_mlp_names ? "encoder.layers.{}.mlp.fc2" : "encoder.layers.{}.mlp.fc1";
+  const auto* fc2_name =
+      c.swapped_mlp_names ? "encoder.layers.{}.mlp.fc1" : "encoder.layers.{}.mlp.fc2";
   for (int layer = 0; layer < c.num_hidden_layers; ++layer) {
     g.begin_block(layer);
     const WeightId norm1 = w.vector("encoder.layers.{}.layer_norm1", n, layer);

@@ -25,8 +25,8 @@ Result<SiglipConfig> siglip_config_from_gguf(const ModelFile& projector);
 // Rows of the tensor table that siglip_tower reads.
 std::span<const TensorName> siglip_tensor_names();
 
-// SiglipVisionModel without its head: last_hidden_state [patches, hidden_size], in merge-block order.
-// kNoValue when a tensor is missing.
+// SiglipVisionModel without its head: last_hidden_state [patches, hidden_size], in merge-block
+// order. kNoValue when a tensor is missing.
 ValueId siglip_tower(Graph& g, WeightTable& w, const SiglipConfig& config);
 
 } // namespace pinhole

@@ -41,6 +41,19 @@ int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type) {
   return 2 * cache.layers * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
 }
 
+int64_t kv_rows(const CacheSpec& cache, int64_t layer, const RunShape& shape) {
+  if (!cache.is_sliding(layer))
+    return shape.context_tokens;
+  return std::min(shape.context_tokens, cache.window - 1 + kSpareTokens + shape.chunk_tokens);
+}
+
+int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunShape& shape) {
+  int64_t rows = 0;
+  for (int64_t layer = 0; layer < cache.layers; ++layer)
+    rows += kv_rows(cache, layer, shape);
+  return 2 * rows * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
+}
+
 std::vector<MemoryPart> MemoryPlan::parts() const {
   return {{"compute arena", arena_bytes},
           {"KV cache", kv_cache_bytes},
@@ -84,7 +97,7 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
                 fmt::format("a KV cache of {} tokens of {} bytes", shape.context_tokens, per_token),
                 {}, "lower --ctx");
   }
-  plan.kv_cache_bytes = shape.context_tokens * per_token;
+  plan.kv_cache_bytes = kv_cache_bytes(model.cache, kernels.kv_type, plan.shape);
   plan.fixed_bytes = kProgramBytes + model.vocab_size * kBytesPerVocabularyEntry;
   plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
   return plan;

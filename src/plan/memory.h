@@ -47,7 +47,14 @@ struct MemoryPlan {
 
 // Bytes of one row of head_dim values of a cached key (or value).
 int64_t kv_row_bytes(kernels::KvType type, int64_t head_dim);
-// Keys and values of one token in all layers.
+// A sliding layer keeps, before the tokens of a chunk, the window that the first of them sees, and
+// so many more: that many tokens can be taken back without reading the prompt anew.
+inline constexpr int64_t kSpareTokens = 256;
+// Tokens whose keys and values a layer holds at once.
+int64_t kv_rows(const CacheSpec& cache, int64_t layer, const RunShape& shape);
+// The cache of a run.
+int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunShape& shape);
+// Keys and values of one token in all layers, while no window has passed it.
 int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type);
 
 Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,

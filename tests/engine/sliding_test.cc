@@ -1,5 +1,5 @@
-// Models of sliding and full layers whose pictures see themselves whole: the same logits however the
-// tokens arrive, with prompts several times as long as the window.
+// Models of sliding and full layers whose pictures see themselves whole: the same logits however
+// the tokens arrive, with prompts several times as long as the window.
 #include "fixture.h"
 
 #include <gmock/gmock.h>
@@ -111,7 +111,8 @@ TEST_F(Sliding, PrefixesAreReusedAtEveryLength) {
   const auto prompt = prompt_with(*shared, 9, 90);
   take(shared->prefill(prompt));
   const auto last = static_cast<int32_t>(model().vocab_size - 1);
-  for (const size_t common : {size_t{110}, size_t{100}, size_t{96}, size_t{60}, size_t{30}, size_t{5}}) {
+  for (const size_t common :
+       {size_t{110}, size_t{100}, size_t{96}, size_t{60}, size_t{30}, size_t{5}}) {
     auto other = prompt;
     other.resize(common);
     for (int i = 0; i < 3; ++i)
@@ -124,6 +125,59 @@ TEST_F(Sliding, PrefixesAreReusedAtEveryLength) {
     EXPECT_LE(max_difference(logits, copy_of(take(fresh->prefill(other)))), kClose) << common;
     take(shared->prefill(prompt));
   }
+}
+
+// Long enough that the caches of sliding layers run out of rows more than once.
+TEST_F(Sliding, LongPromptsAndStepsOutgrowTheCacheOfSlidingLayers) {
+  const int64_t context = 1300;
+  const auto at_once = session(context, context);
+  const auto prompt = prompt_with(*at_once, 700, 500);
+  const auto want = copy_of(take(at_once->prefill(prompt)));
+  EXPECT_EQ(at_once->plan().kv_cache_bytes,
+            context * kv_bytes_per_token(model().cache, kernels::KvType::kF32));
+  for (const int64_t chunk : {20, 37, 300}) {
+    const auto chunked = session(chunk, context);
+    EXPECT_LT(chunked->plan().kv_cache_bytes, at_once->plan().kv_cache_bytes * 2 / 3);
+    prompt_with(*chunked, 1, 0);
+    EXPECT_LE(max_difference(copy_of(take(chunked->prefill(prompt))), want), kClose) << chunk;
+  }
+  const auto stepped = session(20, context);
+  prompt_with(*stepped, 1, 0);
+  take(stepped->prefill(std::span(prompt).first(750)));
+  std::vector<float> last;
+  for (size_t i = 750; i < prompt.size(); ++i)
+    last = copy_of(take(stepped->step(prompt[i])));
+  EXPECT_LE(max_difference(last, want), kClose);
+}
+
+TEST_F(Sliding, WhatTheWindowsStillReachIsReusedAndTheRestReadAnew) {
+  const int64_t context = 1300;
+  const auto shared = session(64, context);
+  const auto prompt = prompt_with(*shared, 700, 500);
+  const auto total = static_cast<int64_t>(prompt.size());
+  take(shared->prefill(prompt));
+  const auto last = static_cast<int32_t>(model().vocab_size - 1);
+  const auto change_at = [&](int64_t common) {
+    auto other = prompt;
+    other.resize(static_cast<size_t>(common));
+    for (int i = 0; i < 3; ++i)
+      other.push_back(text_token(last - i, other.size()));
+    int64_t reused = -1;
+    const auto logits = copy_of(take(shared->prefill(other, nullptr, &reused)));
+    const auto fresh = session(64, context);
+    encode(*fresh, *picture_);
+    EXPECT_LE(max_difference(logits, copy_of(take(fresh->prefill(other)))), kClose) << common;
+    return reused;
+  };
+  EXPECT_EQ(change_at(total - 200), total - 200);
+  EXPECT_EQ(change_at(total - 230), total - 230);
+  EXPECT_EQ(change_at(300), 0);   // far behind every window
+  EXPECT_EQ(change_at(100), 100); // nothing has left the short cache yet
+  take(shared->prefill(prompt));
+  shared->truncate(total - 2);
+  EXPECT_EQ(shared->length(), total - 2);
+  shared->truncate(200);
+  EXPECT_EQ(shared->length(), 0);
 }
 
 TEST_F(Sliding, APictureInPartsIsRefused) {

@@ -61,12 +61,10 @@ TEST(Gemma3, GgufHoldsTheSameModel) {
 
 TEST(Gemma3, WhatIsNotComputedIsRefused) {
   REQUIRE_GOLDEN();
-  const auto expect = [](const char* part, const char* key, const Json& value,
-                         const char* named) {
+  const auto expect = [](const char* part, const char* key, const Json& value, const char* named) {
     const testing::ModelCopy copy(testing::golden("gemma3/tiny"));
-    copy.edit_json("config.json", [&](Json& json) {
-      (*part == 0 ? json : json[part])[key] = value;
-    });
+    copy.edit_json("config.json",
+                   [&](Json& json) { (*part == 0 ? json : json[part])[key] = value; });
     EXPECT_THAT(problem(copy.path()), AllOf(HasSubstr(named), HasSubstr(copy.path())))
         << key << " " << value.dump();
   };

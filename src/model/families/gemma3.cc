@@ -1,8 +1,8 @@
-// Gemma 3: a SigLIP tower whose patches are averaged to a fixed number of tokens, and a decoder with
-// windowed and full layers.
-// Source: transformers models/gemma3/modeling_gemma3.py and siglip/modeling_siglip.py; the
-// reference's line stands above each call. GGUF: architecture gemma3, projector type gemma3.
-// Invariant: norms are x / rms(x) * (1 + w); GGUF files hold 1 + w, Hugging Face's w.
+// Gemma 3: a SigLIP tower whose patches are averaged to a fixed number of tokens, and a decoder
+// with windowed and full layers. Source: transformers models/gemma3/modeling_gemma3.py and
+// siglip/modeling_siglip.py; the reference's line stands above each call. GGUF: architecture
+// gemma3, projector type gemma3. Invariant: norms are x / rms(x) * (1 + w); GGUF files hold 1 + w,
+// Hugging Face's w.
 #include "model/blocks.h"
 #include "model/family.h"
 #include "model/layer_kinds.h"
@@ -131,8 +131,8 @@ void describe_projector(Graph& g, WeightTable& w, const SiglipConfig& c, int64_t
   const int64_t n = c.hidden_size;
   const int64_t unit = kernel_size * kernel_size;
   const WeightId norm = w.vector("mm_soft_emb_norm", n);
-  const WeightId projection = w.matrix_transposed("mm_input_projection_weight", text_size, n, -1,
-                                                  is_gguf ? ".weight" : "");
+  const WeightId projection =
+      w.matrix_transposed("mm_input_projection_weight", text_size, n, -1, is_gguf ? ".weight" : "");
   if (!w.status())
     return;
   // pooled_vision_outputs = self.avg_pool(reshaped_vision_outputs)
@@ -165,10 +165,10 @@ Result<int64_t> pooling_size(const ModelFile& file, const SiglipConfig& c, bool 
     kernel = patches / static_cast<int64_t>(std::sqrt(static_cast<double>(tokens)));
   }
   if (kernel < 1 || kernel > kMaxPooling || kernel * kernel * tokens != patches * patches) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("{} x {} patches do not divide into {} tokens", patches, patches,
-                            tokens),
-                file.path());
+    return fail(
+        ErrorCode::kInvalidInput,
+        fmt::format("{} x {} patches do not divide into {} tokens", patches, patches, tokens),
+        file.path());
   }
   return kernel;
 }
@@ -290,9 +290,8 @@ void describe_text(Graph& g, WeightTable& w, const DecoderConfig& config) {
   const TextConfig& c = config.text;
   const TextInputs in = text_inputs(g, 1);
   const int64_t window = config.kinds.sliding_window;
-  const Graph::KeyRange windowed{
-      g.input(InputKind::kKeyBegin, 1, ElementType::kI32, {}, window),
-      g.input(InputKind::kKeyEnd, 1, ElementType::kI32, {}, window)};
+  const Graph::KeyRange windowed{g.input(InputKind::kKeyBegin, 1, ElementType::kI32, {}, window),
+                                 g.input(InputKind::kKeyEnd, 1, ElementType::kI32, {}, window)};
   const WeightId embed_tokens = w.matrix("embed_tokens", c.vocab_size, c.hidden_size);
   if (!w.status())
     return;
@@ -325,15 +324,16 @@ Result<Model> describe_gemma3(const ModelFiles& files) {
   }
   Model model;
   if (!is_gguf || files.projector) {
-    PINHOLE_TRY(model.pictures,
-                describe_pictures(files.projector ? *files.projector : files.text, model.vision,
-                                  config.text.hidden_size));
+    PINHOLE_TRY(model.pictures, describe_pictures(files.projector ? *files.projector : files.text,
+                                                  model.vision, config.text.hidden_size));
   }
   WeightTable w(files.text, model.text, kDecoderNames,
                 {"language_model.model.", "model.language_model.", "model.", ""});
   describe_text(model.text, w, config);
   PINHOLE_CHECK(w.status());
   set_text_config(model, config.text, 1);
+  model.cache.window = config.kinds.sliding_window;
+  model.cache.sliding = config.kinds.is_sliding;
   return model;
 }
 
