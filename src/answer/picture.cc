@@ -27,6 +27,51 @@ void hold_tokens(Size& size, int64_t factor, int64_t max_tokens) {
   size = {rows * factor, cols * factor};
 }
 
+// A model of one picture size takes it whatever is asked for; what rules that out is an error.
+Result<Size> square_size(const PictureSpec& spec, const PictureOptions& options) {
+  const int64_t tokens = spec.tokens(spec.square_px, spec.square_px);
+  const bool too_many = options.max_tokens > 0 && tokens > options.max_tokens;
+  if (too_many || tokens < options.min_tokens) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("this model makes {} tokens of every picture, {} is {}", tokens,
+                            too_many ? "--max-image-tokens" : "--min-image-tokens",
+                            too_many ? options.max_tokens : options.min_tokens));
+  }
+  return Size{spec.square_px, spec.square_px};
+}
+
+Result<Size> target_size(const Picture& picture, const PictureSpec& spec,
+                         const PictureOptions& options) {
+  if (spec.square_px > 0)
+    return square_size(spec, options);
+  const int64_t factor = spec.patch_size * spec.merge_size;
+  int64_t min_pixels = spec.min_pixels;
+  int64_t max_pixels = spec.max_pixels;
+  if (options.max_tokens > 0)
+    max_pixels = options.max_tokens * factor * factor;
+  if (options.min_tokens > 0)
+    min_pixels = options.min_tokens * factor * factor;
+  if (options.max_tokens > 0 && options.min_tokens == 0)
+    min_pixels = std::min(min_pixels, max_pixels);
+  if (options.min_tokens > 0 && options.max_tokens == 0)
+    max_pixels = std::max(min_pixels, max_pixels);
+  if (min_pixels > max_pixels) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
+                            options.min_tokens, options.max_tokens));
+  }
+  auto target = smart_resize({picture.height_px, picture.width_px}, factor, min_pixels, max_pixels);
+  if (!target)
+    return fail_in(picture.name, std::move(target.error()));
+  if (options.max_tokens > 0) {
+    // Scaled up to min_pixels, sides are rounded up, beyond a max_pixels that is close to it.
+    if (target->height / factor * (target->width / factor) > options.max_tokens)
+      target = smart_resize({picture.height_px, picture.width_px}, factor, 1, max_pixels);
+    hold_tokens(*target, factor, options.max_tokens);
+  }
+  return *target;
+}
+
 } // namespace
 
 PatchLayout patch_layout(const PictureSpec& spec) {
@@ -64,32 +109,7 @@ Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string na
                 picture.name, "scale the picture down");
   }
   picture.file_bytes = width_px * height_px;
-  const int64_t factor = spec.patch_size * spec.merge_size;
-  int64_t min_pixels = spec.min_pixels;
-  int64_t max_pixels = spec.max_pixels;
-  if (options.max_tokens > 0)
-    max_pixels = options.max_tokens * factor * factor;
-  if (options.min_tokens > 0)
-    min_pixels = options.min_tokens * factor * factor;
-  if (options.max_tokens > 0 && options.min_tokens == 0)
-    min_pixels = std::min(min_pixels, max_pixels);
-  if (options.min_tokens > 0 && options.max_tokens == 0)
-    max_pixels = std::max(min_pixels, max_pixels);
-  if (min_pixels > max_pixels) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
-                            options.min_tokens, options.max_tokens));
-  }
-  auto target = smart_resize({height_px, width_px}, factor, min_pixels, max_pixels);
-  if (!target)
-    return fail_in(picture.name, std::move(target.error()));
-  if (options.max_tokens > 0) {
-    // Scaled up to min_pixels, sides are rounded up, beyond a max_pixels that is close to it.
-    if (target->height / factor * (target->width / factor) > options.max_tokens)
-      target = smart_resize({height_px, width_px}, factor, 1, max_pixels);
-    hold_tokens(*target, factor, options.max_tokens);
-  }
-  picture.target = *target;
+  PINHOLE_TRY(picture.target, target_size(picture, spec, options));
   picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
                   spec.merge_size};
   picture.tokens = picture.grid.tokens();
@@ -111,7 +131,7 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
   PINHOLE_TRY(Image image, decode_picture(as_bytes(picture.bytes), options.limits,
                                           AlphaPolicy::kDrop, picture.name));
   if (image.width != picture.target.width || image.height != picture.target.height) {
-    image = resize(image, picture.target, Filter::kBicubic);
+    image = resize(image, picture.target, spec.bilinear ? Filter::kBilinear : Filter::kBicubic);
   }
   Sha256 hash;
   const std::string preprocessing =

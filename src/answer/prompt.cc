@@ -49,6 +49,20 @@ size_t count(std::string_view text, std::string_view needle) {
   return n;
 }
 
+// A user's words cannot spell the placeholder, which is a control token: guard() split it.
+std::string expand_placeholders(const LoadedModel& loaded, std::string_view text) {
+  std::string out(text);
+  if (!loaded.model.pictures || loaded.model.pictures->placeholder.empty())
+    return out;
+  const PictureSpec& spec = *loaded.model.pictures;
+  const std::string full = spec.before + spec.image_token + spec.after;
+  for (size_t at = out.find(spec.placeholder); at != std::string::npos;
+       at = out.find(spec.placeholder, at + full.size())) {
+    out.replace(at, spec.placeholder.size(), full);
+  }
+  return out;
+}
+
 enum class ContentForm { kParts, kText };
 
 // Parts are what multimodal templates read; text-only templates get the image tokens in the text.
@@ -69,7 +83,8 @@ Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, Co
       const PictureSpec& spec = *loaded.model.pictures;
       std::string content;
       for (size_t i = 0; i < turn.pictures.size(); ++i) {
-        content += spec.before + spec.image_token + spec.after;
+        content += spec.placeholder.empty() ? spec.before + spec.image_token + spec.after
+                                            : spec.placeholder;
       }
       message["content"] = content + text;
     }
@@ -97,7 +112,7 @@ Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatT
   auto rendered = loaded.chat_template.render(chat_context(loaded, turns, ContentForm::kParts));
   if (pictures == 0)
     return rendered;
-  const std::string& image_token = loaded.model.pictures->image_token;
+  const std::string& image_token = loaded.model.pictures->template_token();
   if (rendered && count(*rendered, image_token) == pictures)
     return rendered;
   auto plain = loaded.chat_template.render(chat_context(loaded, turns, ContentForm::kText));
@@ -111,8 +126,10 @@ Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatT
               loaded.files.text.path());
 }
 
-Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view rendered,
+Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view text,
                                            std::span<const int64_t> picture_tokens) {
+  const std::string expanded = expand_placeholders(loaded, text);
+  std::string_view rendered = expanded;
   std::vector<TokenId> ids;
   size_t picture = 0;
   bool first = true;

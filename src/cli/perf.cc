@@ -1,6 +1,7 @@
 // pinhole perf: where the time of a model goes on this machine, stage by stage, beside what the
 // machine can do at most (measured in the same run).
 #include "answer/loaded_model.h"
+#include "answer/picture.h"
 #include "base/units.h"
 #include "cli/common.h"
 #include "engine/session.h"
@@ -194,9 +195,8 @@ class PerfCommand {
 
   Result<PatchGrid> grid_of(const PictureSpec& spec) const {
     PINHOLE_TRY(Size size, parse_size(options_.image));
-    PINHOLE_TRY(size, smart_resize(size, spec.patch_size * spec.merge_size, spec.min_pixels,
-                                   spec.max_pixels));
-    return PatchGrid{size.height / spec.patch_size, size.width / spec.patch_size, spec.merge_size};
+    PINHOLE_TRY(const Picture picture, plan_picture(size.width, size.height, "--image", spec, {}));
+    return picture.grid;
   }
 
   Status measure_picture() {

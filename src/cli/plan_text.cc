@@ -246,6 +246,12 @@ void print_explanation(const PlanReport& report) {
       cache.layers, cache.kv_heads, cache.head_dim, format_count(static_cast<uint64_t>(per_token)),
       format_count(static_cast<uint64_t>(naive)),
       static_cast<double>(naive) / static_cast<double>(per_token));
+  const auto sliding = std::count(cache.sliding.begin(), cache.sliding.end(), true);
+  if (sliding > 0) {
+    fmt::print("{} of the layers see {} tokens back and keep no more than these, a chunk and {} to "
+               "spare.\n",
+               sliding, cache.window, kSpareTokens);
+  }
   fmt::print(
       "4 bits. {:.2f} billion parameters at half a byte would be {}. Only the {:.2f} billion "
       "in\nlinear layers become 4-bit numbers in bitsandbytes (nf4); embeddings, the output "

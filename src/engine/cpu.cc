@@ -69,6 +69,18 @@ const float* OpRunner::as_f32(WeightId id, std::byte* scratch) const {
   return out;
 }
 
+void OpRunner::turn_over(const Weight& weight, const std::byte* data, int64_t begin, int64_t count,
+                         float* strip) const {
+  const int64_t element_bytes = format_info(weight.format).block_bytes;
+  float* line = strip + kTransposeStripRows * weight.cols;
+  for (int64_t k = 0; k < weight.cols; ++k) {
+    kernels_.table->decode(weight.format,
+                           data + k * weight.row_stride_bytes + begin * element_bytes, line, count);
+    for (int64_t i = 0; i < count; ++i)
+      strip[i * weight.cols + k] = line[i];
+  }
+}
+
 void OpRunner::run(size_t op_idx, int thread_idx) {
   const Op& op = graph_.ops()[op_idx];
   std::byte* work = workspace(op_idx);
@@ -171,7 +183,7 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
   if (x.rows == 0)
     return;
   const MatmulWorkspace sizes = matmul_workspace(graph_, op, x.rows, kernels_);
-  std::byte* own = work + sizes.x_bytes + thread_idx * (sizes.vector_bytes + sizes.scratch_bytes);
+  std::byte* own = work + sizes.x_bytes + thread_idx * sizes.thread_bytes();
 
   // Pack x once for each way that the parts' kernels want it.
   std::array<decltype(MatmulKernel::pack_x), 8> packs{};
@@ -180,7 +192,8 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
   std::byte* next = work;
   for (const MatmulPart& part : op.parts) {
     const Weight& weight = graph_.weight(part.weight);
-    const MatmulKernel* kernel = kernels_.table->matmul(weight.format, x.rows, kernels_.exact);
+    const MatmulKernel* kernel =
+        kernels_.table->matmul(kernel_format(weight), x.rows, kernels_.exact);
     const auto end = packs.begin() + static_cast<std::ptrdiff_t>(num_packs);
     if (std::find(packs.begin(), end, kernel->pack_x) != end)
       continue;
@@ -196,7 +209,8 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
 
   for (const MatmulPart& part : op.parts) {
     const Weight& weight = graph_.weight(part.weight);
-    const MatmulKernel* kernel = kernels_.table->matmul(weight.format, x.rows, kernels_.exact);
+    const MatmulKernel* kernel =
+        kernels_.table->matmul(kernel_format(weight), x.rows, kernels_.exact);
     const Share n = share(weight.rows, kernel->n_step, thread_idx);
     if (n.begin == n.end)
       continue;
@@ -219,7 +233,21 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
     args.k = weight.cols;
     args.activation = kernel_activation(op.activation);
     args.scratch = own + sizes.vector_bytes;
-    kernel->run(args);
+    if (!weight.transposed) {
+      kernel->run(args);
+      continue;
+    }
+    auto* strip = reinterpret_cast<float*>(own + sizes.vector_bytes + sizes.scratch_bytes);
+    args.w = strip;
+    args.w_row_bytes = weight.cols * 4;
+    for (int64_t begin = n.begin; begin < n.end; begin += kTransposeStripRows) {
+      args.n = std::min(kTransposeStripRows, n.end - begin);
+      turn_over(weight, weight.data, begin, args.n, strip);
+      kernel->run(args);
+      args.y += args.n;
+      args.bias = args.bias == nullptr ? nullptr : args.bias + args.n;
+      args.residual = args.residual == nullptr ? nullptr : args.residual + args.n;
+    }
   }
 }
 
@@ -232,6 +260,12 @@ void OpRunner::norm(const Op& op, std::byte* work, int thread_idx) {
   if (part.begin == part.end)
     return;
   const float* w = as_f32(op.weight, own);
+  if (op.offset != 0) {
+    auto* moved = reinterpret_cast<float*>(own);
+    for (int64_t i = 0; i < op.group; ++i)
+      moved[i] = w[i] + op.offset;
+    w = moved;
+  }
   if (op.kind == OpKind::kLayerNorm) {
     const float* b = as_f32(op.bias, own + vector_bytes);
     kernels_.table->layer_norm(x.row(part.begin), x.stride, w, b, op.eps, part.end - part.begin,
@@ -300,7 +334,8 @@ void OpRunner::kv_store(const Op& op, int thread_idx) {
   for (int64_t head = 0; head < op.kv_heads; ++head) {
     for (int64_t i = part.begin; i < part.end; ++i) {
       const int64_t offset =
-          head * cache.head_bytes() + (context_.past_tokens + i) * cache.row_bytes();
+          head * cache.head_bytes(op.layer) +
+          (context_.past_tokens - cache.first_token(op.layer) + i) * cache.row_bytes();
       kernels_.table->store_kv(cache.type(), k.row(i) + head * op.head_dim,
                                cache.keys(op.layer) + offset, op.head_dim);
       kernels_.table->store_kv(cache.type(), v.row(i) + head * op.head_dim,
@@ -321,9 +356,9 @@ void OpRunner::attention(const Op& op, std::byte* work, int thread_idx) {
     args.k = cache.keys(op.layer);
     args.v = cache.values(op.layer);
     args.k_row_bytes = args.v_row_bytes = cache.row_bytes();
-    args.k_head_bytes = args.v_head_bytes = cache.head_bytes();
+    args.k_head_bytes = args.v_head_bytes = cache.head_bytes(op.layer);
     args.kv_type = cache.type();
-    args.num_kv = planned_keys = context_.past_tokens + q.rows;
+    args.num_kv = planned_keys = context_.past_tokens - cache.first_token(op.layer) + q.rows;
   } else {
     const Rows k = rows(op.a);
     const Rows v = rows(op.residual);

@@ -70,10 +70,6 @@ MoeState split(std::byte* work, const MoeWorkspace& sizes, int64_t experts, int6
   return s;
 }
 
-FormatId kernel_format(const Weight& weight) {
-  return weight.transposed ? FormatId::kF32 : weight.format;
-}
-
 } // namespace
 
 void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
@@ -163,18 +159,10 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
         continue;
       }
       // Stored [k, n]: turn a strip of rows over, then multiply it.
-      const int64_t element_bytes = format_info(weight.format).block_bytes;
       auto* strip = reinterpret_cast<float*>(s.strip);
-      float* line = strip + kTransposeStripRows * weight.cols;
       for (int64_t begin = n.begin; begin < n.end; begin += kTransposeStripRows) {
         const int64_t count = std::min(kTransposeStripRows, n.end - begin);
-        for (int64_t k = 0; k < weight.cols; ++k) {
-          kernels_.table->decode(weight.format,
-                                 data + k * weight.row_stride_bytes + begin * element_bytes, line,
-                                 count);
-          for (int64_t i = 0; i < count; ++i)
-            strip[i * weight.cols + k] = line[i];
-        }
+        turn_over(weight, data, begin, count, strip);
         args.w = strip;
         args.w_row_bytes = weight.cols * 4;
         args.y = expert_out + begin;

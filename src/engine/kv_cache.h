@@ -1,5 +1,7 @@
-// Keys and values of one sequence: [layer][K, V][kv_head][context_tokens][head_dim], so that a
-// head's rows are contiguous. Reserved whole, touched as it fills.
+// Keys and values of one sequence: [layer][K, V][kv_head][rows][head_dim], so that a head's rows
+// are contiguous. Reserved whole, touched as it fills. A full layer has a row for every token of
+// the context; a sliding layer holds the last ones only, from first_token() on: when they run out,
+// those that a window can still reach move to the front.
 #pragma once
 
 #include "base/result.h"
@@ -9,33 +11,42 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace pinhole {
 
 class KvCache {
  public:
-  static Result<KvCache> create(const CacheSpec& spec, kernels::KvType type,
-                                int64_t context_tokens);
+  static Result<KvCache> create(const CacheSpec& spec, kernels::KvType type, const RunShape& shape);
 
   kernels::KvType type() const { return type_; }
-  int64_t context_tokens() const { return context_tokens_; }
   int64_t row_bytes() const { return row_bytes_; }
-  int64_t head_bytes() const {
-    return row_bytes_ * context_tokens_;
-  } // from one kv head to the next
-  std::byte* keys(int32_t layer) const { return layer_data(layer); }
+  // From one kv head to the next.
+  int64_t head_bytes(int32_t layer) const { return row_bytes_ * rows_[static_cast<size_t>(layer)]; }
+  std::byte* keys(int32_t layer) const {
+    return memory_.data() + offset_bytes_[static_cast<size_t>(layer)];
+  }
   std::byte* values(int32_t layer) const {
-    return layer_data(layer) + spec_.kv_heads * head_bytes();
+    return keys(layer) + spec_.kv_heads * head_bytes(layer);
   }
 
+  // The token of a layer's first row; 0 in full layers.
+  int64_t first_token(int32_t layer) const { return spec_.is_sliding(layer) ? first_token_ : 0; }
+  int64_t first_sliding_token() const { return first_token_; }
+  // Makes room for tokens [length, length + count) behind `length` others.
+  void make_room(int64_t length, int64_t count);
+  // How many tokens of the first `length` stay usable when the later ones are forgotten: all, or
+  // none when what their windows reach is gone.
+  int64_t usable(int64_t length) const;
+  void clear() { first_token_ = 0; }
+
  private:
-  std::byte* layer_data(int32_t layer) const {
-    return memory_.data() + layer * 2 * spec_.kv_heads * head_bytes();
-  }
   CacheSpec spec_;
   kernels::KvType type_ = kernels::KvType::kF16;
-  int64_t context_tokens_ = 0;
   int64_t row_bytes_ = 0;
+  int64_t sliding_rows_ = 0;                 // 0: no layer slides
+  int64_t first_token_ = 0;                  // of sliding layers
+  std::vector<int64_t> rows_, offset_bytes_; // by layer
   AnonymousMemory memory_;
 };
 

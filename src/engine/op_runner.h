@@ -75,6 +75,11 @@ class OpRunner {
   // scratch.
   const float* as_f32(WeightId id, std::byte* scratch) const;
 
+  // Rows [begin, begin + count) of a matrix that is stored [cols, rows] from `data` on, turned over
+  // into `strip` [kTransposeStripRows + 1, cols], count <= kTransposeStripRows.
+  void turn_over(const Weight& weight, const std::byte* data, int64_t begin, int64_t count,
+                 float* strip) const;
+
   void embed(const Op& op, int thread_idx);
   void put_rows(const Op& op, int thread_idx);
   void gather_rows(const Op& op, int thread_idx);

@@ -11,6 +11,10 @@ namespace {
 
 tl::unexpected<Error> cancelled() { return fail(ErrorCode::kCancelled, "interrupted"); }
 
+bool sees_itself_whole(const Model& model) {
+  return model.pictures && model.pictures->sees_itself_whole;
+}
+
 } // namespace
 
 Session::Session(const Model& model, MemoryPlan plan, const SessionOptions& options)
@@ -24,8 +28,7 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   const MemoryPlan& p = session->plan_;
   PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
   PINHOLE_TRY(session->features_, AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
-  PINHOLE_TRY(session->cache_,
-              KvCache::create(model.cache, options.kernels.kv_type, p.shape.context_tokens));
+  PINHOLE_TRY(session->cache_, KvCache::create(model.cache, options.kernels.kv_type, p.shape));
   if (p.features_bytes > 0) {
     session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
                                p.shape.feature_tokens, model.pictures->feature_size};
@@ -270,6 +273,10 @@ Status Session::check(std::span<const PromptToken> tokens) const {
                               plan_.shape.feature_tokens));
     }
   }
+  if (sees_itself_whole(model_) && !tokens.empty() && tokens.front().is_picture() &&
+      !history_.empty() && history_.back().is_picture()) {
+    return fail(ErrorCode::kInvalidInput, "the tokens of one picture come in parts");
+  }
   const int64_t needed = length() + static_cast<int64_t>(tokens.size());
   if (needed > plan_.shape.context_tokens) {
     return fail(ErrorCode::kTooLarge,
@@ -280,6 +287,58 @@ Status Session::check(std::span<const PromptToken> tokens) const {
   return {};
 }
 
+size_t Session::cut_before(std::span<const PromptToken> tokens, size_t at) const {
+  if (!sees_itself_whole(model_) || at >= tokens.size() || !tokens[at].is_picture())
+    return at;
+  while (at > 0 && tokens[at - 1].is_picture())
+    --at;
+  return at;
+}
+
+Result<size_t> Session::next_chunk(std::span<const PromptToken> rest) const {
+  const auto chunk = static_cast<size_t>(plan_.shape.chunk_tokens);
+  if (rest.size() <= chunk)
+    return rest.size();
+  const size_t end = cut_before(rest, chunk);
+  if (end > 0)
+    return end;
+  return fail(ErrorCode::kTooLarge,
+              fmt::format("a picture of more than {} tokens, which must be read at once", chunk),
+              {}, "raise --chunk");
+}
+
+// Numbers of rows in the cache. A row sees what came before it and itself; in a windowed layer the
+// last ones of these; and of its own picture, where the model wants it, every token.
+void Session::fill_key_ranges(std::span<const PromptToken> tokens) const {
+  const auto past = static_cast<int32_t>(length());
+  const auto n = static_cast<int32_t>(tokens.size());
+  const bool whole = sees_itself_whole(model_);
+  for (const Input& input : model_.text.inputs()) {
+    if (input.kind != InputKind::kKeyBegin && input.kind != InputKind::kKeyEnd)
+      continue;
+    auto* out =
+        reinterpret_cast<int32_t*>(value_data(model_.text, plan_.text, arena_.data(), input.value));
+    const auto front =
+        static_cast<int32_t>(input.parameter == 0 ? 0 : cache_.first_sliding_token());
+    for (int32_t begin = 0; begin < n;) {
+      int32_t end = begin + 1;
+      if (whole && tokens[static_cast<size_t>(begin)].is_picture()) {
+        while (end < n && tokens[static_cast<size_t>(end)].is_picture())
+          ++end;
+      }
+      for (int32_t i = begin; i < end; ++i) {
+        if (input.kind == InputKind::kKeyEnd) {
+          out[i] = past + end - front;
+          continue;
+        }
+        const int64_t first = input.parameter == 0 ? 0 : past + i + 1 - input.parameter;
+        out[i] = static_cast<int32_t>(std::clamp<int64_t>(first, 0, past + begin)) - front;
+      }
+      begin = end;
+    }
+  }
+}
+
 Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> tokens,
                                                   int64_t outputs,
                                                   const std::atomic<bool>* cancel) {
@@ -288,8 +347,6 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   const auto ints = [this](InputKind kind) { return reinterpret_cast<int32_t*>(text_input(kind)); };
   int32_t* ids = ints(InputKind::kTokenIds);
   int32_t* positions = ints(InputKind::kPositions);
-  int32_t* key_begin = ints(InputKind::kKeyBegin);
-  int32_t* key_end = ints(InputKind::kKeyEnd);
   int32_t* feature_rows = ints(InputKind::kFeatureRows);
   int32_t* output_rows = ints(InputKind::kOutputRows);
   for (int64_t i = 0; i < n; ++i) {
@@ -298,10 +355,10 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
     for (int64_t axis = 0; axis < model_.position_axes; ++axis) {
       positions[i * model_.position_axes + axis] = token.position[static_cast<size_t>(axis)];
     }
-    key_begin[i] = 0;
-    key_end[i] = static_cast<int32_t>(past + i + 1);
     feature_rows[i] = token.feature_row;
   }
+  cache_.make_room(past, n);
+  fill_key_ranges(tokens);
   for (int64_t i = 0; i < outputs; ++i)
     output_rows[i] = static_cast<int32_t>(n - outputs + i);
 
@@ -328,8 +385,12 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
 }
 
 void Session::truncate(int64_t length) {
-  if (length < this->length())
-    history_.resize(static_cast<size_t>(length));
+  if (length >= this->length())
+    return;
+  const size_t whole = cut_before(history_, static_cast<size_t>(length));
+  history_.resize(static_cast<size_t>(cache_.usable(static_cast<int64_t>(whole))));
+  if (history_.empty())
+    cache_.clear();
 }
 
 Result<std::span<const float>> Session::prefill(std::span<const PromptToken> prompt,
@@ -342,16 +403,20 @@ Result<std::span<const float>> Session::prefill(std::span<const PromptToken> pro
          history_[common].same_as(prompt[common])) {
     ++common;
   }
+  common = cut_before(prompt, common);
   truncate(static_cast<int64_t>(common));
+  common = history_.size();
   if (reused != nullptr)
     *reused = static_cast<int64_t>(common);
   std::span<const PromptToken> rest = prompt.subspan(common);
   PINHOLE_CHECK(check(rest));
   const auto total = static_cast<int64_t>(rest.size());
-  const auto chunk = static_cast<size_t>(plan_.shape.chunk_tokens);
-  while (rest.size() > chunk) {
-    PINHOLE_CHECK(run_chunk(rest.first(chunk), 0, cancel));
-    rest = rest.subspan(chunk);
+  while (true) {
+    PINHOLE_TRY(const size_t n, next_chunk(rest));
+    if (n == rest.size())
+      break;
+    PINHOLE_CHECK(run_chunk(rest.first(n), 0, cancel));
+    rest = rest.subspan(n);
     progress(total - static_cast<int64_t>(rest.size()), total);
   }
   auto logits = run_chunk(rest, 1, cancel);
@@ -369,10 +434,9 @@ Status Session::prefill_all_logits(std::span<const PromptToken> prompt,
                                    FunctionRef<void(int64_t, std::span<const float>)> visit) {
   assert(plan_.shape.output_rows == plan_.shape.chunk_tokens);
   PINHOLE_CHECK(check(prompt));
-  const auto chunk = static_cast<size_t>(plan_.shape.chunk_tokens);
   int64_t row = length();
   while (!prompt.empty()) {
-    const size_t n = std::min(chunk, prompt.size());
+    PINHOLE_TRY(const size_t n, next_chunk(prompt));
     PINHOLE_TRY(const std::span<const float> logits,
                 run_chunk(prompt.first(n), static_cast<int64_t>(n), nullptr));
     const auto vocab = static_cast<size_t>(model_.vocab_size);

@@ -31,6 +31,7 @@ struct PromptToken {
   int32_t feature_row = -1;          // row in the session's feature store, -1 for text
   uint64_t picture_key = 0;          // start of the picture's digest, 0 for text
 
+  bool is_picture() const { return feature_row >= 0; }
   bool same_as(const PromptToken& other) const {
     return id == other.id && position == other.position && picture_key == other.picture_key;
   }
@@ -99,7 +100,9 @@ class Session {
                             FunctionRef<void(int64_t row, std::span<const float> logits)> visit);
 
   int64_t length() const { return static_cast<int64_t>(history_.size()); }
-  void truncate(int64_t length); // forgets later tokens
+  // Forgets later tokens; of a picture whose tokens see each other, none stays unless all do,
+  // and none at all when the windows of sliding layers have passed what the rest would see.
+  void truncate(int64_t length);
 
  private:
   Session(const Model& model, MemoryPlan plan, const SessionOptions& options);
@@ -112,6 +115,11 @@ class Session {
   Result<std::span<const float>> run_chunk(std::span<const PromptToken> tokens, int64_t outputs,
                                            const std::atomic<bool>* cancel);
   Status check(std::span<const PromptToken> tokens) const;
+  // How many of `rest` the next chunk takes: no picture that sees itself whole is cut.
+  Result<size_t> next_chunk(std::span<const PromptToken> rest) const;
+  // Where tokens[at] would part such a picture, its first token; else `at`.
+  size_t cut_before(std::span<const PromptToken> tokens, size_t at) const;
+  void fill_key_ranges(std::span<const PromptToken> tokens) const;
   std::byte* text_input(InputKind kind) const;
   void fill_vision_inputs(const PatchGrid& grid);
   Result<int32_t> make_room(int64_t tokens, std::span<const Sha256Digest> keep);

@@ -170,7 +170,8 @@ void decoder_layer(Graph& g, WeightTable& w, const TextConfig& c, const DecoderO
   }
 }
 
-void text_head(Graph& g, WeightTable& w, const TextConfig& c, ValueId x, ValueId output_rows) {
+void text_head(Graph& g, WeightTable& w, const TextConfig& c, ValueId x, ValueId output_rows,
+               float norm_offset) {
   const WeightId norm = w.vector("norm", c.hidden_size);
   // Some files keep lm_head although the embeddings are tied; the tie is what counts.
   const WeightId head =
@@ -179,7 +180,7 @@ void text_head(Graph& g, WeightTable& w, const TextConfig& c, ValueId x, ValueId
     return;
   g.begin_block(-1);
   const ValueId last = g.gather_rows(x, output_rows, {RowSymbol::kOutputs, 1});
-  const ValueId normed = g.rms_norm(last, norm, static_cast<float>(c.rms_norm_eps));
+  const ValueId normed = g.rms_norm(last, norm, static_cast<float>(c.rms_norm_eps), norm_offset);
   g.output(g.matmul(normed, head), "logits");
 }
 

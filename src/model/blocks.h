@@ -39,7 +39,9 @@ void decoder_layer(Graph& g, WeightTable& w, const TextConfig& config,
                    const Graph::RopeAngles& angles, const Graph::KeyRange& keys);
 
 // Final norm and lm_head on the wanted rows; output "logits".
-void text_head(Graph& g, WeightTable& w, const TextConfig& config, ValueId x, ValueId output_rows);
+// `norm_offset` is added to the norm's weights.
+void text_head(Graph& g, WeightTable& w, const TextConfig& config, ValueId x, ValueId output_rows,
+               float norm_offset = 0);
 
 // Fills the parts of `model` that follow from the text config: sizes, cache, end-of-sequence ids.
 void set_text_config(Model& model, const TextConfig& config, int64_t position_axes);

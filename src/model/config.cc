@@ -66,6 +66,36 @@ Status check(const TextConfig& config, const std::string& where) {
   return {};
 }
 
+// transformers 5: rope_parameters {rope_theta, mrope_section, …}; before: rope_theta beside
+// rope_scaling {mrope_section, …}.
+Status read_rope(const Json& text, const std::string& where, TextConfig& config) {
+  const HfReaderScope read(text, where);
+  PINHOLE_TRY(config.rope_theta, read.number_or("rope_theta", 10000.0));
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const Json* rope = json_find(text, key);
+    if (rope == nullptr)
+      continue;
+    if (!rope->is_object()) {
+      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is not an object", key), where);
+    }
+    const HfReaderScope scope(*rope, where + ", " + key);
+    PINHOLE_TRY(config.rope_theta, scope.number_or("rope_theta", config.rope_theta));
+    PINHOLE_TRY(const auto sections, scope.integers_or("mrope_section", {}, 0, kMaxWidth));
+    if (sections.size() == 3)
+      std::copy_n(sections.begin(), 3, config.mrope_section.begin());
+    for (const char* type_key : {"rope_type", "type"}) {
+      const Json* type = json_find(*rope, type_key);
+      if (type != nullptr && *type != "default" && *type != "mrope") {
+        return fail(ErrorCode::kUnsupported,
+                    fmt::format("rope type {} is not supported here, only 'default' and 'mrope'",
+                                type->dump(-1, ' ', false, Json::error_handler_t::replace)),
+                    where);
+      }
+    }
+  }
+  return {};
+}
+
 } // namespace
 
 bool TextConfig::is_sparse(int64_t layer) const {
@@ -122,54 +152,46 @@ Result<int64_t> gguf_integer_or(const ModelFile& file, const std::string& key, i
   return in_range(value, key, low, high, file.path());
 }
 
-Result<TextConfig> text_config_from_hf(const ModelFile& file) {
+Result<TextConfig> text_config_from_hf(const ModelFile& file, const TextConfig& defaults,
+                                       RopeKeys rope_keys) {
   const std::string where = file.config_path();
   const Json& whole = file.config();
   const Json* nested = json_find(whole, "text_config");
   const Json& text = nested != nullptr ? *nested : whole;
   const HfReaderScope read(text, where);
+  const auto size = [&read](const char* key, int64_t fallback, int64_t high) {
+    return fallback > 0 ? read.integer_or(key, fallback, 1, high) : read.integer(key, 1, high);
+  };
+  const auto either = [](int64_t given, int64_t otherwise) {
+    return given > 0 ? given : otherwise;
+  };
 
   TextConfig config;
-  PINHOLE_TRY(config.hidden_size, read.integer("hidden_size", 1, kMaxWidth));
-  PINHOLE_TRY(config.intermediate_size, read.integer("intermediate_size", 1, kMaxWidth));
-  PINHOLE_TRY(config.num_hidden_layers, read.integer("num_hidden_layers", 1, kMaxCount));
-  PINHOLE_TRY(config.num_attention_heads, read.integer("num_attention_heads", 1, kMaxCount));
+  PINHOLE_TRY(config.hidden_size, size("hidden_size", defaults.hidden_size, kMaxWidth));
+  PINHOLE_TRY(config.intermediate_size,
+              size("intermediate_size", defaults.intermediate_size, kMaxWidth));
+  PINHOLE_TRY(config.num_hidden_layers,
+              size("num_hidden_layers", defaults.num_hidden_layers, kMaxCount));
+  PINHOLE_TRY(config.num_attention_heads,
+              size("num_attention_heads", defaults.num_attention_heads, kMaxCount));
   PINHOLE_TRY(config.num_key_value_heads,
-              read.integer_or("num_key_value_heads", config.num_attention_heads, 1, kMaxCount));
+              size("num_key_value_heads",
+                   either(defaults.num_key_value_heads, config.num_attention_heads), kMaxCount));
   PINHOLE_TRY(
       config.head_dim,
-      read.integer_or("head_dim", config.hidden_size / config.num_attention_heads, 1, kMaxWidth));
-  PINHOLE_TRY(config.vocab_size, read.integer("vocab_size", 1, kMaxVocab));
+      read.integer_or("head_dim",
+                      either(defaults.head_dim, config.hidden_size / config.num_attention_heads), 1,
+                      kMaxWidth));
+  PINHOLE_TRY(config.vocab_size, size("vocab_size", defaults.vocab_size, kMaxVocab));
   PINHOLE_TRY(config.max_position_embeddings,
-              read.integer_or("max_position_embeddings", 32768, 1, kMaxContext));
+              size("max_position_embeddings", either(defaults.max_position_embeddings, 32768),
+                   kMaxContext));
   PINHOLE_TRY(config.rms_norm_eps, read.number_or("rms_norm_eps", 1e-6));
+  if (rope_keys == RopeKeys::kUsual)
+    PINHOLE_CHECK(read_rope(text, where, config));
 
-  // transformers 5: rope_parameters {rope_theta, mrope_section, …}; before: rope_theta beside
-  // rope_scaling {mrope_section, …}.
-  PINHOLE_TRY(config.rope_theta, read.number_or("rope_theta", 10000.0));
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const Json* rope = json_find(text, key);
-    if (rope == nullptr)
-      continue;
-    if (!rope->is_object()) {
-      return fail(ErrorCode::kInvalidInput, fmt::format("'{}' is not an object", key), where);
-    }
-    const HfReaderScope scope(*rope, where + ", " + key);
-    PINHOLE_TRY(config.rope_theta, scope.number_or("rope_theta", config.rope_theta));
-    PINHOLE_TRY(const auto sections, scope.integers_or("mrope_section", {}, 0, kMaxWidth));
-    if (sections.size() == 3)
-      std::copy_n(sections.begin(), 3, config.mrope_section.begin());
-    for (const char* type_key : {"rope_type", "type"}) {
-      const Json* type = json_find(*rope, type_key);
-      if (type != nullptr && *type != "default" && *type != "mrope") {
-        return fail(ErrorCode::kUnsupported,
-                    fmt::format("rope type {} is not supported here, only 'default' and 'mrope'",
-                                type->dump(-1, ' ', false, Json::error_handler_t::replace)),
-                    where);
-      }
-    }
-  }
-  PINHOLE_TRY(const bool outer_tie, json_bool_or(whole, "tie_word_embeddings", false, where));
+  PINHOLE_TRY(const bool outer_tie,
+              json_bool_or(whole, "tie_word_embeddings", defaults.tie_word_embeddings, where));
   PINHOLE_TRY(config.tie_word_embeddings,
               json_bool_or(text, "tie_word_embeddings", outer_tie, where));
   // The whole and its text part may disagree; then the file decides.

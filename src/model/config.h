@@ -39,7 +39,11 @@ struct TextConfig {
 
 // `config` is config.json whole: the text part is its text_config, or itself (flat, older files).
 // Reads rope_parameters (transformers 5) or rope_theta and rope_scaling (before).
-Result<TextConfig> text_config_from_hf(const ModelFile& file);
+// What a configuration leaves out takes its value from `defaults`; a size that is 0 there must be
+// given. With RopeKeys::kOfFamily the family reads the rope's keys itself.
+enum class RopeKeys { kUsual, kOfFamily };
+Result<TextConfig> text_config_from_hf(const ModelFile& file, const TextConfig& defaults = {},
+                                       RopeKeys rope_keys = RopeKeys::kUsual);
 // Keys "<arch>.embedding_length" and so on; vocab_size from the embedding's shape.
 Result<TextConfig> text_config_from_gguf(const ModelFile& file, const std::string& arch);
 

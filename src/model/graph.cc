@@ -218,22 +218,24 @@ std::vector<ValueId> Graph::matmul_shared(ValueId x, std::span<const MatmulPart>
   return results;
 }
 
-ValueId Graph::rms_norm(ValueId x, WeightId w, float eps) {
+ValueId Graph::rms_norm(ValueId x, WeightId w, float eps, float offset) {
   const ValueId y = new_value(value(x).rows, value(x).cols);
   Op& op = push(OpKind::kRmsNorm);
   op.x = x;
   op.y = y;
   op.weight = w;
   op.eps = eps;
+  op.offset = offset;
   op.group = value(x).cols;
   return y;
 }
 
-void Graph::rms_norm_heads(ValueId x, WeightId w, float eps, int64_t head_dim) {
+void Graph::rms_norm_heads(ValueId x, WeightId w, float eps, int64_t head_dim, float offset) {
   Op& op = push(OpKind::kRmsNorm);
   op.x = op.y = x;
   op.weight = w;
   op.eps = eps;
+  op.offset = offset;
   op.group = head_dim;
 }
 

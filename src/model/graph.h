@@ -85,8 +85,9 @@ enum class InputKind : uint8_t {
 struct Input {
   InputKind kind;
   ValueId value = kNoValue;
-  int64_t parameter =
-      0; // kTableRows, kTableWeights: side of the table; key ranges: 1 when windowed
+  // kTableRows, kTableWeights: side of the table. Key ranges: 0 when all keys are seen, else
+  // windowed (text: as many keys as this, with the token's own).
+  int64_t parameter = 0;
 };
 
 // What a tensor is for; `inspect` sums sizes by it and quantisation recipes decide by it.
@@ -120,7 +121,9 @@ struct Weight {
   // Experts: how many matrices of [rows, cols] follow each other, and the bytes between them.
   int64_t experts = 1;
   int64_t expert_stride_bytes = 0;
-  bool transposed = false; // stored [cols, rows] (Qwen3-VL-MoE on the hub: [experts, in, out])
+  // Stored [cols, rows]: Qwen3-VL-MoE's experts on the hub, [experts, in, out]; Gemma 3's
+  // projector.
+  bool transposed = false;
 
   explicit operator bool() const { return tensor != nullptr; }
 };
@@ -164,6 +167,7 @@ struct Op {
   Activation activation = Activation::kNone;
   ValueId residual = kNoValue;
   float eps = 0, scale = 1;
+  float offset = 0;  // kRmsNorm: added to the weights (Gemma keeps w of 1 + w)
   int64_t group = 0; // norms: elements that are normalised together (head_dim for q/k norms)
   int64_t heads = 0, kv_heads = 0, head_dim = 0, rot_dim = 0;
   int64_t top_k = 0;
@@ -203,8 +207,9 @@ class Graph {
                  Activation activation = Activation::kNone, ValueId residual = kNoValue);
   // Several weights that read the same x (q, k, v; gate, up); results in one buffer, side by side.
   std::vector<ValueId> matmul_shared(ValueId x, std::span<const MatmulPart> parts);
-  ValueId rms_norm(ValueId x, WeightId weight, float eps);
-  void rms_norm_heads(ValueId x, WeightId weight, float eps, int64_t head_dim); // in place
+  ValueId rms_norm(ValueId x, WeightId weight, float eps, float offset = 0);
+  void rms_norm_heads(ValueId x, WeightId weight, float eps, int64_t head_dim,
+                      float offset = 0); // in place
   ValueId layer_norm(ValueId x, WeightId weight, WeightId bias, float eps);
   void add(ValueId x, ValueId other);                             // x += other
   ValueId gated(ValueId gate, ValueId up, Activation activation); // takes gate's place

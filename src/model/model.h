@@ -17,7 +17,8 @@
 namespace pinhole {
 
 // How pictures enter a model. Sides are resized to multiples of patch_size * merge_size with the
-// number of pixels inside the bounds; each merge_size x merge_size block of patches is one token.
+// number of pixels inside the bounds, or to a square of one size; each merge_size x merge_size
+// block of patches is one token.
 struct PictureSpec {
   int64_t patch_size = 0;
   int64_t merge_size = 1;
@@ -26,16 +27,26 @@ struct PictureSpec {
   std::array<float, 3> std{0.5f, 0.5f, 0.5f};
   int64_t min_pixels = 0;
   int64_t max_pixels = 0;
+  int64_t square_px = 0;      // both sides of every picture; 0: sides follow from the bounds
+  bool bilinear = false;      // how it is resized; otherwise bicubic
   int64_t feature_size = 0;   // columns of one feature row: the text model's hidden_size
   int32_t feature_slots = 1;  // 1 + number of deepstack outputs
   int64_t window_size_px = 0; // windowed vision attention; 0: none
   std::string image_token;    // text of the token that stands for one picture token
   std::string before, after;  // texts around the image tokens (vision start, vision end)
+  // What templates write for a picture and before + image tokens + after takes the place of. Empty:
+  // they write before, one image token and after themselves.
+  std::string placeholder;
+  bool sees_itself_whole = false; // a picture's tokens attend to each other in both directions
 
   int64_t patch_elements() const { return 3 * frames * patch_size * patch_size; }
   int64_t tokens(int64_t height_px, int64_t width_px) const {
     const int64_t side = patch_size * merge_size;
     return (height_px / side) * (width_px / side);
+  }
+  // What a template writes where a picture stands.
+  const std::string& template_token() const {
+    return placeholder.empty() ? image_token : placeholder;
   }
 };
 
@@ -44,6 +55,12 @@ struct CacheSpec {
   int64_t layers = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  int64_t window = 0;        // keys that a token sees in sliding layers, its own among them
+  std::vector<bool> sliding; // by layer; empty: none is
+
+  bool is_sliding(int64_t layer) const {
+    return !sliding.empty() && sliding[static_cast<size_t>(layer)];
+  }
 };
 
 struct Model {

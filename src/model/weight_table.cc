@@ -144,6 +144,30 @@ WeightId WeightTable::matrix_rows(std::string_view name, int64_t all_rows, int64
   return graph_.add_weight(weight);
 }
 
+WeightId WeightTable::matrix_transposed(std::string_view name, int64_t rows, int64_t cols,
+                                        int layer, std::string_view suffix) {
+  const Tensor* tensor = require(name, layer, suffix, {cols, rows});
+  if (tensor == nullptr)
+    return kNoWeight;
+  if (tensor->shape != std::vector<int64_t>{cols, rows})
+    return wrong_shape(*tensor, fmt::format("[{}, {}]", cols, rows));
+  if (format_info(tensor->format).block_elements != 1) {
+    complain(fmt::format("tensor '{}' is {}, expected F32, F16 or BF16 for a matrix [in, out]",
+                         tensor->name, format_info(tensor->format).name));
+    return kNoWeight;
+  }
+  Weight weight;
+  weight.tensor = tensor;
+  weight.data = tensor->data;
+  weight.format = tensor->format;
+  weight.rows = rows;
+  weight.cols = cols;
+  weight.row_stride_bytes = row_bytes(tensor->format, rows);
+  weight.transposed = true;
+  weight.role = row(name)->role;
+  return graph_.add_weight(weight);
+}
+
 WeightId WeightTable::vector(std::string_view name, int64_t n, int layer, std::string_view suffix) {
   const Tensor* tensor = require(name, layer, suffix, {n});
   if (tensor == nullptr)

@@ -37,6 +37,9 @@ class WeightTable {
   // Rows [row_begin, row_begin + rows) of a matrix that has all_rows of them.
   WeightId matrix_rows(std::string_view name, int64_t all_rows, int64_t cols, int64_t row_begin,
                        int64_t rows, int layer = -1, std::string_view suffix = ".weight");
+  // A matrix [rows, cols] that is stored [cols, rows].
+  WeightId matrix_transposed(std::string_view name, int64_t rows, int64_t cols, int layer = -1,
+                             std::string_view suffix = ".weight");
   // A norm's or bias' [n].
   WeightId vector(std::string_view name, int64_t n, int layer = -1,
                   std::string_view suffix = ".weight");

@@ -25,6 +25,10 @@ template <class Fn> void for_candidate_rows(int64_t max_rows, Fn fn) {
   fn(max_rows);
 }
 
+int64_t strip_bytes(const Weight& weight) {
+  return weight.transposed ? aligned((kTransposeStripRows + 1) * weight.cols * 4) : 0;
+}
+
 int64_t attention_workspace(const Op& op, int64_t num_q, int64_t max_keys,
                             const KernelChoice& kernels) {
   const bool cached = op.layer >= 0;
@@ -94,8 +98,9 @@ MatmulWorkspace matmul_workspace(const Graph& graph, const Op& op, int64_t m,
   size_t num_packed = 0;
   for (const MatmulPart& part : op.parts) {
     const Weight& weight = graph.weight(part.weight);
-    const MatmulKernel* kernel = kernels.table->matmul(weight.format, m, kernels.exact);
+    const MatmulKernel* kernel = kernels.table->matmul(kernel_format(weight), m, kernels.exact);
     out.scratch_bytes = std::max(out.scratch_bytes, aligned(kernel->scratch_bytes(m, weight.cols)));
+    out.strip_bytes = std::max(out.strip_bytes, strip_bytes(weight));
     if (part.bias != kNoWeight) {
       out.vector_bytes = std::max(out.vector_bytes, aligned(weight.rows * 4));
     }
@@ -120,14 +125,10 @@ MoeWorkspace moe_workspace(const Graph& graph, const Op& op, int64_t tokens,
   out.rows_bytes = aligned(rows * gate.cols * 4);
   out.hidden_bytes = aligned(rows * 2 * gate.rows * 4);
   for (const Weight* weight : {&gate, &up, &down}) {
-    const FormatId format = weight->transposed ? FormatId::kF32 : weight->format;
     out.packed_bytes =
-        std::max(out.packed_bytes, moe_group_bytes(kernels, format, tokens, weight->cols, rows,
-                                                   experts, out.scratch_bytes));
-    if (weight->transposed) {
-      out.strip_bytes =
-          std::max(out.strip_bytes, aligned((kTransposeStripRows + 1) * weight->cols * 4));
-    }
+        std::max(out.packed_bytes, moe_group_bytes(kernels, kernel_format(*weight), tokens,
+                                                   weight->cols, rows, experts, out.scratch_bytes));
+    out.strip_bytes = std::max(out.strip_bytes, strip_bytes(*weight));
   }
   // Gate and up read the same x; when their kernels pack it differently both forms exist at once.
   if (gate.format != up.format)
@@ -144,7 +145,7 @@ int64_t op_workspace_bytes(const Graph& graph, const Op& op, const RowBinding& r
   switch (op.kind) {
   case OpKind::kMatmul: {
     const MatmulWorkspace w = matmul_workspace(graph, op, row_count(op.x), kernels);
-    return w.x_bytes + kernels.num_threads * (w.vector_bytes + w.scratch_bytes);
+    return w.x_bytes + kernels.num_threads * w.thread_bytes();
   }
   case OpKind::kAttention:
     return attention_workspace(op, row_count(op.x), max_keys, kernels);

@@ -44,12 +44,19 @@ struct MatmulWorkspace {
   int64_t x_bytes = 0;       // packed x, shared by all threads
   int64_t vector_bytes = 0;  // per thread: a bias decoded to f32
   int64_t scratch_bytes = 0; // per thread
+  int64_t strip_bytes = 0;   // per thread: f32 [kTransposeStripRows + 1, k] of a transposed matrix
+  int64_t thread_bytes() const { return vector_bytes + scratch_bytes + strip_bytes; }
 };
 MatmulWorkspace matmul_workspace(const Graph& graph, const Op& op, int64_t m,
                                  const KernelChoice& kernels);
 
-// Rows of a strip in which a transposed expert matrix is turned over at a time.
+// Rows of a strip in which a transposed matrix is turned over at a time; a line more holds a stored
+// row of it.
 inline constexpr int64_t kTransposeStripRows = 64;
+// What a weight is multiplied as.
+inline FormatId kernel_format(const Weight& weight) {
+  return weight.transposed ? FormatId::kF32 : weight.format;
+}
 
 struct MoeWorkspace {
   int64_t order_bytes = 0; // i32: first row of each expert, token and slot of each row

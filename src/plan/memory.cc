@@ -41,6 +41,19 @@ int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type) {
   return 2 * cache.layers * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
 }
 
+int64_t kv_rows(const CacheSpec& cache, int64_t layer, const RunShape& shape) {
+  if (!cache.is_sliding(layer))
+    return shape.context_tokens;
+  return std::min(shape.context_tokens, cache.window - 1 + kSpareTokens + shape.chunk_tokens);
+}
+
+int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunShape& shape) {
+  int64_t rows = 0;
+  for (int64_t layer = 0; layer < cache.layers; ++layer)
+    rows += kv_rows(cache, layer, shape);
+  return 2 * rows * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
+}
+
 std::vector<MemoryPart> MemoryPlan::parts() const {
   return {{"compute arena", arena_bytes},
           {"KV cache", kv_cache_bytes},
@@ -61,9 +74,13 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
   }
   MemoryPlan plan;
   plan.shape = shape;
+  if (shape.max_patches > 0 && model.pictures && model.pictures->sees_itself_whole) {
+    const int64_t unit = model.pictures->merge_size * model.pictures->merge_size;
+    plan.shape.chunk_tokens = std::max(shape.chunk_tokens, shape.max_patches / unit);
+  }
   // A step takes a token of every conversation.
   plan.shape.chunk_tokens =
-      std::max(std::min(shape.chunk_tokens, shape.context_tokens), shape.parallel);
+      std::max(std::min(plan.shape.chunk_tokens, shape.context_tokens), shape.parallel);
   plan.shape.output_rows =
       std::min(std::max(shape.output_rows, shape.parallel), plan.shape.chunk_tokens);
   plan.text = lay_out(model.text, {plan.shape.chunk_tokens, plan.shape.output_rows},
@@ -85,7 +102,7 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
                             shape.context_tokens, per_token),
                 {}, "lower --ctx");
   }
-  plan.kv_cache_bytes = shape.parallel * shape.context_tokens * per_token;
+  plan.kv_cache_bytes = shape.parallel * kv_cache_bytes(model.cache, kernels.kv_type, plan.shape);
   plan.fixed_bytes = kProgramBytes + model.vocab_size * kBytesPerVocabularyEntry;
   plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
   return plan;

@@ -15,11 +15,13 @@ namespace pinhole {
 struct RunShape {
   int64_t context_tokens = 4096; // rows of the KV cache, of each conversation
   int64_t parallel = 1;          // conversations that have a cache at the same time
-  int64_t chunk_tokens = 512;    // tokens that one prefill step takes at most
-  int64_t output_rows = 1;       // rows of a chunk whose logits are wanted, at most
-  int64_t max_patches = 0;       // of the largest picture; 0: no pictures
-  int64_t feature_tokens = 0;    // picture tokens kept at once
-  int64_t picture_io_bytes = 0;  // decoded and resized pixels of the largest picture
+  // Tokens that one prefill step takes at most; where a picture must be read at once, a plan has at
+  // least its tokens.
+  int64_t chunk_tokens = 512;
+  int64_t output_rows = 1;      // rows of a chunk whose logits are wanted, at most
+  int64_t max_patches = 0;      // of the largest picture; 0: no pictures
+  int64_t feature_tokens = 0;   // picture tokens kept at once
+  int64_t picture_io_bytes = 0; // decoded and resized pixels of the largest picture
 };
 
 struct MemoryPart {
@@ -46,7 +48,14 @@ struct MemoryPlan {
 
 // Bytes of one row of head_dim values of a cached key (or value).
 int64_t kv_row_bytes(kernels::KvType type, int64_t head_dim);
-// Keys and values of one token in all layers.
+// A sliding layer keeps, before the tokens of a chunk, the window that the first of them sees, and
+// so many more: that many tokens can be taken back without reading the prompt anew.
+inline constexpr int64_t kSpareTokens = 256;
+// Tokens whose keys and values a layer holds at once.
+int64_t kv_rows(const CacheSpec& cache, int64_t layer, const RunShape& shape);
+// The cache of a run.
+int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunShape& shape);
+// Keys and values of one token in all layers, while no window has passed it.
 int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type);
 
 Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,

@@ -35,13 +35,13 @@ constexpr Recipe kRecipes[] = {
 constexpr std::string_view kNf4 = "nf4";
 constexpr FormatId kNf4Format = FormatId::kIQ4_NL;
 
-// What bitsandbytes quantises: nn.Linear. Embeddings and convolutions are other modules, experts
-// bare parameters, and lm_head is left alone.
+// What bitsandbytes quantises: nn.Linear. Embeddings and convolutions are other modules; experts,
+// and what is stored [in, out], are bare parameters; lm_head is left alone.
 bool is_linear(const Weight& weight) {
   const bool linear = weight.role == Role::kTextAttention || weight.role == Role::kTextMlp ||
                       weight.role == Role::kVisionAttention || weight.role == Role::kVisionMlp ||
                       weight.role == Role::kProjector;
-  return linear && weight.rows > 1;
+  return linear && weight.rows > 1 && !weight.transposed;
 }
 
 // use_more_bits: the first and last eighth of the layers, and every third between.

@@ -18,12 +18,20 @@ double size_of(const Weight& weight) {
   return static_cast<double>(weight.rows) * static_cast<double>(weight.cols);
 }
 
-bool is_windowed(const Graph& graph, ValueId key_begin) {
+// The parameter of the key range that begins there: 0 when all keys are seen.
+int64_t window_of(const Graph& graph, ValueId key_begin) {
   for (const Input& input : graph.inputs()) {
     if (input.value == key_begin)
-      return input.parameter != 0;
+      return input.parameter;
   }
-  return false;
+  return 0;
+}
+
+// Keys that `rows` rows see, each the `window` last ones up to its own at most, after `past`
+// others.
+double windowed_pairs(double rows, double past, double window) {
+  const double growing = std::clamp(window - past, 0.0, rows); // rows that see all keys
+  return growing * past + growing * (growing + 1) / 2 + (rows - growing) * window;
 }
 
 Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
@@ -34,10 +42,17 @@ Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
   if (op.layer >= 0) {
     const auto conversations = static_cast<double>(shape.conversations);
     const double own = rows / conversations; // row i of a conversation sees past + i + 1 keys
-    pairs = rows * past + rows * (own + 1) / 2;
-    work.cache_bytes = conversations * (past + own) * 2.0 * static_cast<double>(op.kv_heads) *
+    const int64_t window = window_of(graph, op.b);
+    double keys = past + own;
+    pairs = own * past + own * (own + 1) / 2;
+    if (window > 0) {
+      pairs = windowed_pairs(own, past, static_cast<double>(window));
+      keys = std::min(keys, own + static_cast<double>(window - 1));
+    }
+    pairs *= conversations;
+    work.cache_bytes = conversations * keys * 2.0 * static_cast<double>(op.kv_heads) *
                        static_cast<double>(kv_row_bytes(shape.kv_type, op.head_dim));
-  } else if (shape.window_keys > 0 && is_windowed(graph, op.b)) {
+  } else if (shape.window_keys > 0 && window_of(graph, op.b) > 0) {
     pairs = rows * std::min(rows, static_cast<double>(shape.window_keys));
   }
   // q k and p v, each a multiply-add

@@ -215,7 +215,7 @@ TEST_P(Families, MissingNumbersAreErrors) {
 INSTANTIATE_TEST_SUITE_P(Family, Families,
                          ::testing::Values("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl"));
 
-INSTANTIATE_TEST_SUITE_P(Family, WholeFiles, ::testing::Values("qwen3_vl", "qwen2_5_vl"));
+INSTANTIATE_TEST_SUITE_P(Family, WholeFiles, ::testing::Values("qwen3_vl", "qwen2_5_vl", "gemma3"));
 
 TEST(DescribeModel, UnknownFamilyListsTheKnownOnes) {
   REQUIRE_GOLDEN();

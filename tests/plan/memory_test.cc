@@ -52,6 +52,20 @@ TEST(KvCache, BytesPerTokenOfRealModels) {
   EXPECT_GE(checked, 4);
 }
 
+TEST(KvCache, SlidingLayersHoldAWindowAChunkAndTheSpareTokens) {
+  const CacheSpec cache{3, 2, 16, 10, {true, false, true}};
+  RunShape shape;
+  shape.context_tokens = 1000;
+  shape.chunk_tokens = 64;
+  EXPECT_EQ(kv_rows(cache, 0, shape), 9 + kSpareTokens + 64);
+  EXPECT_EQ(kv_rows(cache, 1, shape), 1000);
+  // 2 (K, V) x 2 heads x 16 values of 2 bytes.
+  EXPECT_EQ(kv_cache_bytes(cache, kernels::KvType::kF16, shape),
+            128 * (1000 + 2 * (9 + kSpareTokens + 64)));
+  shape.context_tokens = 50; // shorter than that
+  EXPECT_EQ(kv_cache_bytes(cache, kernels::KvType::kF16, shape), 128 * 3 * 50);
+}
+
 TEST(MemoryPlan, PartsAddUp) {
   const auto described = Described::bundled();
   RunShape shape;

@@ -63,6 +63,28 @@ TEST(Work, OneTokenReadsEveryMatrixOnce) {
   EXPECT_GT(work.flops, 2 * (sizes.layers + sizes.output));
 }
 
+TEST(Work, SlidingLayersSeeTheirWindow) {
+  REQUIRE_GOLDEN();
+  const auto described = Described::open(testing::golden("gemma3/tiny")); // a window of 12
+  const Graph& text = described->model.text;
+  for (const int64_t past : {0, 5, 11, 100}) {
+    int64_t pairs = 0;
+    for (int64_t i = 0; i < 40; ++i)
+      pairs += std::min<int64_t>(past + i + 1, 12);
+    const int64_t all = 40 * past + 40 * 41 / 2;
+    int64_t sliding = 0;
+    for (const Op& op : text.ops()) {
+      if (op.kind != OpKind::kAttention)
+        continue;
+      const bool slides = described->model.cache.is_sliding(op.layer);
+      sliding += slides;
+      EXPECT_EQ(op_work(text, op, text_shape(40, 1, past)).flops,
+                4.0 * static_cast<double>((slides ? pairs : all) * op.heads * op.head_dim));
+    }
+    EXPECT_EQ(sliding, 6);
+  }
+}
+
 TEST(Work, PromptsReadAsMuchAndComputePerToken) {
   const auto described = Described::bundled();
   const TextSizes sizes = text_sizes(described->files.text);
