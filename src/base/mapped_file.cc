@@ -1,5 +1,6 @@
 #include "base/mapped_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -8,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 namespace pinhole {
 
@@ -89,6 +91,20 @@ MappedFile::~MappedFile() {
     ::munmap(const_cast<std::byte*>(data_), size_);
   if (fd_ >= 0)
     ::close(fd_);
+}
+
+uint64_t MappedFile::cached_bytes() const {
+  constexpr size_t kPage = 4096, kPages = 16384; // asked for at a time
+  std::vector<unsigned char> there(kPages);
+  uint64_t cached = 0;
+  for (size_t at = 0; at < size_; at += kPage * kPages) {
+    const size_t bytes = std::min(kPage * kPages, size_ - at);
+    if (::mincore(const_cast<std::byte*>(data_) + at, bytes, there.data()) != 0)
+      return size_;
+    for (size_t page = 0; page * kPage < bytes; ++page)
+      cached += (there[page] & 1) != 0 ? std::min(kPage, bytes - page * kPage) : 0;
+  }
+  return cached;
 }
 
 void MappedFile::prefetch(uint64_t offset, uint64_t length) const {

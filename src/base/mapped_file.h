@@ -28,6 +28,8 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // How much of the file the page cache holds now; all of it where the kernel does not say.
+  uint64_t cached_bytes() const;
   // Asks the kernel to read `length` bytes at `offset` ahead; advice only, never an error.
   void prefetch(uint64_t offset, uint64_t length) const;
   // Reads a range and maps its pages, in 2 MiB pages where the file system has them; returns when

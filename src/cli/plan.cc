@@ -62,7 +62,7 @@ class PlanCommand {
     }
     measure(*kernels);
     for (PlanReport& one : reports_)
-      one.speed = speed_of(one.model, one.run, *kernels, rates_, *place);
+      one.speed = speed_of(one.model, one.run, *kernels, rates_, *place, one.uncached_bytes);
     if (reports_.size() == 1 && wants_alternatives(reports_[0])) {
       options_.request.path = reports_[0].path;
       reports_[0].options = find_options(alternatives_, options_.request, *kernels, rates_, *place);
@@ -106,8 +106,8 @@ class PlanCommand {
       progress.update("measuring this machine", 0, 1, "");
       rates_.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
       for (const PlanReport& one : reports_) {
-        const bool has_file = !one.files.text.parts().empty() && !is_url(one.path);
-        if ((one.run.residency.streams() || options_.layers) && has_file)
+        const bool has_file = !one.files.text.parts().empty() && !one.remote;
+        if ((one.run.residency.streams() || options_.layers || one.uncached_bytes > 0) && has_file)
           rates_.disk_gb_per_s = measure_disk(one.files.text.parts().front());
         for (const Graph* graph : {&one.model.text, &one.model.vision})
           measured = measure_rates(*graph, kernels, threads, rates_) || measured;
@@ -119,11 +119,10 @@ class PlanCommand {
           measured = measure_rates(*graph, kernels, threads, rates_) || measured;
       }
     }
-    if (!measured)
-      return;
-    const auto saved = save_rates(rates_);
+    const auto saved = measured ? save_rates(rates_) : Status{};
     if (!saved)
       fmt::print(stderr, "pinhole: the measured rates are not kept: {}\n", saved.error().text());
+    rates_ = rates_at(rates_, measure_arithmetic(*kernels.table, threads));
   }
 
   void print() const {

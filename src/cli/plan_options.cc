@@ -101,7 +101,7 @@ class Search {
     option.weight_bytes = static_cast<int64_t>(one.model.weight_bytes);
     option.context_tokens = request.context_tokens;
     option.run = std::move(*planned);
-    option.speed = speed_of(one.model, option.run, kernels_, rates_, place_);
+    option.speed = speed_of(one.model, option.run, kernels_, rates_, place_, 0);
     out_.push_back(std::move(option));
   }
 

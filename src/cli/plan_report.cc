@@ -9,6 +9,20 @@ namespace pinhole::cli {
 
 namespace {
 
+constexpr int64_t kHardlyAny = 32 << 20; // bytes that are not worth a word, or a measurement
+
+int64_t uncached_bytes(const ModelFiles& files) {
+  uint64_t bytes = 0;
+  for (const ModelFile* file : {&files.text, files.projector ? &*files.projector : nullptr}) {
+    if (file == nullptr)
+      continue;
+    for (const MappedFile& part : file->parts())
+      bytes += part.bytes().size() - part.cached_bytes();
+  }
+  const auto all = static_cast<int64_t>(bytes);
+  return all < kHardlyAny ? 0 : all;
+}
+
 // Whether such a run stays in memory whole; where the one that was asked for is streamed, whether
 // it runs at all.
 bool does_as_well(const PlannedRun& asked, const PlannedRun& other) {
@@ -38,6 +52,9 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
   PINHOLE_TRY(report.files,
               ModelFiles::open_to_plan(request.path, request.mmproj, request.on_fetch));
   report.config_only = report.files.text.config_only();
+  report.remote = is_url(request.path);
+  if (!report.remote && !place.machine)
+    report.uncached_bytes = uncached_bytes(report.files);
   PINHOLE_TRY(report.model, describe_model(report.files));
   // Counted before a recipe changes what the weights are.
   report.transformers = transformers_footprint(report.model);
@@ -66,6 +83,7 @@ Json speed_to_json(const PlannedRun& run, const SpeedPlan& speed) {
   const auto conversations = static_cast<double>(run.question.parallel);
   return {{"prompt_tokens", run.question.prompt_tokens},
           {"map_seconds", speed.map_seconds},
+          {"picture_seconds", speed.picture_seconds},
           {"encode_seconds", speed.encode_seconds},
           {"prefill_seconds", speed.prefill_seconds},
           {"first_token_seconds", speed.first_token_seconds()},
@@ -152,6 +170,7 @@ Json report_to_json(const PlanReport& report, const KernelRates& rates, bool lay
                    {"tokens", report.largest_picture.tokens}}}};
   out["pictures"] = pictures_to_json(report.run.pictures);
   out["speed"] = speed_to_json(report.run, report.speed);
+  out["uncached_bytes"] = report.uncached_bytes;
   out["options"] = Json::array();
   for (const PlanOption& option : report.options) {
     Json one = {{"what", option.what},

@@ -16,6 +16,8 @@ struct PlanReport {
   ModelFiles files; // the model points into them
   Model model;
   bool config_only = false;
+  bool remote = false;
+  int64_t uncached_bytes = 0; // of the files, which the page cache does not hold
   std::vector<RoleBytes> roles;
   PlannedRun run;
   Place place;

@@ -190,7 +190,11 @@ void print_speed(const PlanReport& report, const KernelRates& rates) {
     fmt::print("  picture {:<18} read at {}x{}, {} tokens\n", picture.name, picture.target.width,
                picture.target.height, picture.tokens);
   }
-  fmt::print("  {:<26} {:>12}\n", "map the weights", seconds(speed.map_seconds));
+  const bool reads = report.uncached_bytes > 0 && !streams;
+  fmt::print("  {:<26} {:>12}{}\n", "map the weights", seconds(speed.map_seconds),
+             reads ? fmt::format("  {} of them from the disk", bytes(report.uncached_bytes)) : "");
+  if (!report.run.pictures.empty())
+    fmt::print("  {:<26} {:>12}\n", "start, read the pictures", seconds(speed.picture_seconds));
   if (!report.run.pictures.empty())
     fmt::print("  {:<26} {:>12}\n", "encode the pictures", seconds(speed.encode_seconds));
   fmt::print("  {:<26} {:>12}  {} tokens\n", "read the prompt", seconds(speed.prefill_seconds),

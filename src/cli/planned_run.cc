@@ -143,15 +143,17 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
   run.question.context_tokens = shape.context_tokens;
   run.question.parallel = request.parallel;
   run.question.prompt_tokens = request.text_tokens + shape.feature_tokens;
-  for (const Picture& picture : run.pictures)
+  for (const Picture& picture : run.pictures) {
     run.question.picture_patches.push_back(picture.grid.patches());
+    run.question.picture_pixels += picture.width_px * picture.height_px;
+  }
   return run;
 }
 
 SpeedPlan speed_of(const Model& model, const PlannedRun& run, const KernelChoice& kernels,
-                   const KernelRates& rates, const Place& place) {
-  Placement placement{place.machine ? cpu_rates(*place.machine) : rates, run.residency, run.offload,
-                      gpu_rates(place.gpu)};
+                   const KernelRates& rates, const Place& place, int64_t uncached_bytes) {
+  const Placement placement{place.machine ? cpu_rates(*place.machine) : rates, run.residency,
+                            run.offload, gpu_rates(place.gpu), uncached_bytes};
   return plan_speed(model, run.question, kernels.kv_type, placement);
 }
 

@@ -62,8 +62,9 @@ struct PlannedRun {
 Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
                             const KernelChoice& kernels, const Place& place);
 
+// `uncached_bytes` of the files are on the disk alone.
 SpeedPlan speed_of(const Model& model, const PlannedRun& run, const KernelChoice& kernels,
-                   const KernelRates& rates, const Place& place);
+                   const KernelRates& rates, const Place& place, int64_t uncached_bytes);
 
 // The most that would be in memory with everything else as asked, in whole steps of context tokens
 // and 4:3 pictures; 0: not even the least. `accepts` judges a run.

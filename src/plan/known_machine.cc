@@ -28,7 +28,7 @@ KernelRates rates_from(std::string_view isa, double gb_per_s, double gflop_per_s
   rates.activation_gb_per_s = rates.read_gb_per_s;
   rates.map_gb_per_s = kNoLimit; // a page table entry is small beside the rest
   for (FormatRate& rate : rates.formats)
-    rate = {gflop_per_s * kArithmeticShare, kNoLimit, kNoLimit, kNoLimit};
+    rate = {gflop_per_s * kArithmeticShare, kNoLimit, kNoLimit, kNoLimit, kNoLimit};
   return rates;
 }
 

@@ -70,6 +70,10 @@ MachineRate measure_read(const kernels::Table& table, ThreadPool& threads) {
   return rate;
 }
 
+double measure_arithmetic(const kernels::Table& table, ThreadPool& threads) {
+  return table.num_peaks > 0 ? measure_peak(table.peaks[0], threads).all_threads : 0;
+}
+
 double measure_disk(const MappedFile& file) {
   constexpr uint64_t kSample = 512u << 20, kPiece = 16u << 20;
   const uint64_t size = file.bytes().size();

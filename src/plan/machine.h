@@ -32,6 +32,10 @@ struct Machine {
 // where it was watched: measure it beside what is held against it.
 MachineRate measure_read(const kernels::Table& table, ThreadPool& threads);
 
+// Gop/s of the first kind of arithmetic on all threads, in some ten milliseconds: how fast the
+// cores are at this moment.
+double measure_arithmetic(const kernels::Table& table, ThreadPool& threads);
+
 // GB/s at which streamed weights (engine/weight_stream.h) come from a file: a part of it, which the
 // page cache forgets before and after. 0 for an empty file.
 double measure_disk(const MappedFile& file);

@@ -4,6 +4,7 @@
 #include "base/mapped_file.h"
 #include "base/memory_limit.h"
 #include "base/write_file.h"
+#include "plan/machine.h"
 #include "plan/memory.h"
 
 #include <algorithm>
@@ -25,14 +26,18 @@ constexpr int64_t kManyRows[] = {96, 768};
 constexpr int64_t kFewRows[] = {16, 32};
 constexpr int64_t kWeightRows = 512;
 constexpr int64_t kColumns = 2048;
-constexpr int64_t kAttentionRows = 1024;
+constexpr int64_t kFewColumns = 256; // against which the cost of y is told apart
+// A vision tower's heads, side by side in memory as its matmuls leave them.
+constexpr int64_t kAttentionRows = 256;
+constexpr int64_t kAttentionKeys = 1024;
+constexpr int64_t kAttentionHeads = 16;
 constexpr int64_t kAttentionDim = 64;
 constexpr int64_t kCachedKeys = 16384; // 64 MiB of keys and values a thread: from memory
 constexpr int64_t kCachedHeads = 8;
 constexpr int64_t kCachedDim = 128;
 constexpr int64_t kElements = 8 << 20; // f32, of each operand
-constexpr double kEnoughSeconds = 0.02;
-constexpr int kVersion = 4;
+constexpr double kEnoughSeconds = 0.03;
+constexpr int kVersion = 5;
 
 // Zeroed memory of its own, page-aligned.
 class Pages {
@@ -58,21 +63,23 @@ class Pages {
   std::byte* data_;
 };
 
-// Seconds of work(thread_idx) on all threads: the median of runs that take kEnoughSeconds together.
-double median_seconds(ThreadPool& threads, FunctionRef<void(int)> work) {
-  std::vector<double> runs;
+// Seconds of work(thread_idx) on all threads: the best of runs that take kEnoughSeconds together,
+// so that a moment of other work does not count.
+double best_seconds(ThreadPool& threads, FunctionRef<void(int)> work) {
+  double best = 1e30;
   double total = 0;
   threads.run(work); // pages, caches
-  while (runs.size() < 3 || (total < kEnoughSeconds && runs.size() < 100)) {
+  for (int runs = 0; runs < 3 || (total < kEnoughSeconds && runs < 100); ++runs) {
     const auto start = std::chrono::steady_clock::now();
     threads.run(work);
-    runs.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    total += runs.back();
-    if (runs.back() > 0.5)
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::min(best, seconds);
+    total += seconds;
+    if (seconds > 0.5)
       break;
   }
-  std::sort(runs.begin(), runs.end());
-  return runs[runs.size() / 2];
+  return best;
 }
 
 // One thread's share of a matmul.
@@ -81,31 +88,32 @@ struct MatmulRun {
   std::unique_ptr<Pages> x, w, y, scratch;
   kernels::MatmulArgs args{};
 
-  MatmulRun(const KernelChoice& choice, FormatId format, int64_t m)
+  MatmulRun(const KernelChoice& choice, FormatId format, int64_t m, int64_t k)
       : kernel(choice.table->matmul(format, m, choice.exact)),
-        x(std::make_unique<Pages>(kernel->x_bytes(m, kColumns))),
-        w(std::make_unique<Pages>(row_bytes(format, kColumns) * kWeightRows)),
+        x(std::make_unique<Pages>(kernel->x_bytes(m, k))),
+        w(std::make_unique<Pages>(row_bytes(format, k) * kWeightRows)),
         y(std::make_unique<Pages>(m * kWeightRows * 4)),
-        scratch(std::make_unique<Pages>(kernel->scratch_bytes(m, kColumns))) {
-    const Pages values(m * kColumns * 4);
-    kernel->pack_x(values.floats(), kColumns, m, kColumns, 0, m, x->data());
+        scratch(std::make_unique<Pages>(kernel->scratch_bytes(m, k))) {
+    const Pages values(m * k * 4);
+    kernel->pack_x(values.floats(), k, m, k, 0, m, x->data());
     args.x = x->data();
     args.w = w->data();
-    args.w_row_bytes = row_bytes(format, kColumns);
+    args.w_row_bytes = row_bytes(format, k);
     args.y = y->floats();
     args.y_stride = kWeightRows;
     args.m = m;
     args.n = kWeightRows;
-    args.k = kColumns;
+    args.k = k;
     args.scratch = scratch->data();
   }
 };
 
-double matmul_seconds(const KernelChoice& choice, ThreadPool& threads, FormatId format, int64_t m) {
+double matmul_seconds(const KernelChoice& choice, ThreadPool& threads, FormatId format, int64_t m,
+                      int64_t k = kColumns) {
   std::vector<std::unique_ptr<MatmulRun>> runs;
   for (int i = 0; i < threads.num_threads(); ++i)
-    runs.push_back(std::make_unique<MatmulRun>(choice, format, m));
-  return median_seconds(threads, [&](int idx) {
+    runs.push_back(std::make_unique<MatmulRun>(choice, format, m, k));
+  return best_seconds(threads, [&](int idx) {
     const MatmulRun& run = *runs[static_cast<size_t>(idx)];
     run.kernel->run(run.args);
   });
@@ -116,7 +124,7 @@ double pack_seconds(const KernelChoice& choice, ThreadPool& threads, FormatId fo
   const Pages x(m * kColumns * 4);
   const int64_t packed_bytes = round_up(kernel->x_bytes(m, kColumns), kAlignment);
   const Pages packed(packed_bytes * threads.num_threads());
-  return median_seconds(threads, [&](int idx) {
+  return best_seconds(threads, [&](int idx) {
     kernel->pack_x(x.floats(), kColumns, m, kColumns, 0, m, packed.data() + idx * packed_bytes);
   });
 }
@@ -141,11 +149,20 @@ FormatRate measure_format(const KernelChoice& choice, ThreadPool& threads, Forma
       std::clamp((many - few) / static_cast<double>(rows[1] - rows[0]),
                  0.5 * many / static_cast<double>(rows[1]), many / static_cast<double>(rows[1]));
   const double b = many - a * static_cast<double>(rows[1]);
-  rate.many_gflop_per_s = gflop(1) / a;
+  // With few columns the arithmetic shrinks with them, the output does not.
+  const double narrow = static_cast<double>(kFewColumns) / static_cast<double>(kColumns);
+  const double out =
+      (matmul_seconds(choice, threads, format, rows[1], kFewColumns) - narrow * many) /
+      (1 - narrow);
+  rate.many_gflop_per_s =
+      gflop(1) / std::max(a - std::max(out, 0.0) / static_cast<double>(rows[1]), 0.5 * a);
+  rate.out_gb_per_s =
+      1e-9 * all * static_cast<double>(rows[1] * kWeightRows * 4) / std::max(out, 1e-9);
   rate.unpack_gb_per_s = weight_gb / std::max(b, 1e-9);
   rate.pack_gb_per_s = 1e-9 * all * static_cast<double>(rows[1] * kColumns * 4) /
                        pack_seconds(choice, threads, format, rows[1]);
   rate.one_gb_per_s = weight_gb / matmul_seconds(choice, threads, format, 1);
+  rate.peak_gop_per_s = measure_arithmetic(*choice.table, threads);
   return rate;
 }
 
@@ -161,7 +178,7 @@ double measure_attention(const KernelChoice& choice, ThreadPool& threads, kernel
   const Pages scratch(threads.num_threads() * scratch_bytes);
   const std::vector<int32_t> begin(static_cast<size_t>(queries), 0);
   const std::vector<int32_t> end(static_cast<size_t>(queries), static_cast<int32_t>(keys));
-  const double seconds = median_seconds(threads, [&](int idx) {
+  const double seconds = best_seconds(threads, [&](int idx) {
     kernels::AttentionArgs args{};
     args.q = q.floats();
     args.q_stride = heads * dim;
@@ -192,7 +209,7 @@ double measure_attention(const KernelChoice& choice, ThreadPool& threads, kernel
 double measure_elementwise(const KernelChoice& choice, ThreadPool& threads) {
   const Pages a(kElements * 4), b(kElements * 4);
   const int64_t part = kElements / threads.num_threads() / 16 * 16;
-  const double seconds = median_seconds(threads, [&](int idx) {
+  const double seconds = best_seconds(threads, [&](int idx) {
     choice.table->add(a.floats() + idx * part, b.floats() + idx * part, a.floats() + idx * part,
                       part);
   });
@@ -202,7 +219,7 @@ double measure_elementwise(const KernelChoice& choice, ThreadPool& threads) {
 double measure_activation(const KernelChoice& choice, ThreadPool& threads) {
   constexpr int64_t kPart = 64 * 1024;
   const Pages x(kPart * threads.num_threads() * 4);
-  const double seconds = median_seconds(threads, [&](int idx) {
+  const double seconds = best_seconds(threads, [&](int idx) {
     choice.table->activate(kernels::Activation::kGeluTanh, x.floats() + idx * kPart,
                            x.floats() + idx * kPart, kPart);
   });
@@ -279,6 +296,7 @@ KernelRates rates_from_json(const Json& json) {
   rates.isa = json_string(json, "isa", "").value_or("");
   rates.num_threads = static_cast<int>(json_int_or(json, "threads", 0, "").value_or(0));
   rates.exact = json_bool_or(json, "exact", false, "").value_or(false);
+  rates.peak_gop_per_s = rate_in(json, "peak_gop_per_s");
   rates.attention_gflop_per_s = rate_in(json, "attention_gflop_per_s");
   rates.cache_gb_per_s = rate_in(json, "cache_gb_per_s");
   rates.elementwise_gb_per_s = rate_in(json, "elementwise_gb_per_s");
@@ -293,7 +311,8 @@ KernelRates rates_from_json(const Json& json) {
       continue;
     rates.formats[static_cast<size_t>(info.id)] = {
         rate_in(*one, "many_gflop_per_s"), rate_in(*one, "unpack_gb_per_s"),
-        rate_in(*one, "pack_gb_per_s"), rate_in(*one, "one_gb_per_s")};
+        rate_in(*one, "pack_gb_per_s"),    rate_in(*one, "one_gb_per_s"),
+        rate_in(*one, "out_gb_per_s"),     rate_in(*one, "peak_gop_per_s")};
   }
   return rates;
 }
@@ -319,8 +338,10 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
   bool measured = false;
   if (rates.elementwise_gb_per_s == 0 || rates.activation_gb_per_s == 0) {
     measured = true;
-    rates.attention_gflop_per_s = measure_attention(
-        kernels, threads, kernels::KvType::kF32, kAttentionRows, kAttentionRows, 1, kAttentionDim);
+    rates.attention_gflop_per_s =
+        measure_attention(kernels, threads, kernels::KvType::kF32, kAttentionRows, kAttentionKeys,
+                          kAttentionHeads, kAttentionDim);
+    rates.peak_gop_per_s = measure_arithmetic(*kernels.table, threads);
     rates.cache_gb_per_s = measure_attention(kernels, threads, kernels::KvType::kF16, 1,
                                              kCachedKeys, kCachedHeads, kCachedDim);
     rates.elementwise_gb_per_s = measure_elementwise(kernels, threads);
@@ -345,6 +366,22 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
     measured = true;
   }
   return measured;
+}
+
+KernelRates rates_at(const KernelRates& rates, double peak_gop_per_s) {
+  KernelRates out = rates;
+  const auto share = [&](double peak) { return peak > 0 ? peak_gop_per_s / peak : 1; };
+  const double general = share(rates.peak_gop_per_s);
+  out.attention_gflop_per_s *= general;
+  out.activation_gb_per_s *= general;
+  out.elementwise_gb_per_s *= general;
+  for (FormatRate& rate : out.formats) {
+    const double own = share(rate.peak_gop_per_s);
+    for (double* one : {&rate.many_gflop_per_s, &rate.unpack_gb_per_s, &rate.pack_gb_per_s,
+                        &rate.one_gb_per_s, &rate.out_gb_per_s})
+      *one *= own;
+  }
+  return out;
 }
 
 std::string rates_path() {
@@ -380,6 +417,7 @@ Json rates_to_json(const KernelRates& rates) {
               {"threads", rates.num_threads},
               {"exact", rates.exact},
               {"read_gb_per_s", rates.read_gb_per_s},
+              {"peak_gop_per_s", rates.peak_gop_per_s},
               {"attention_gflop_per_s", rates.attention_gflop_per_s},
               {"cache_gb_per_s", rates.cache_gb_per_s},
               {"elementwise_gb_per_s", rates.elementwise_gb_per_s},
@@ -391,10 +429,10 @@ Json rates_to_json(const KernelRates& rates) {
   for (const FormatInfo& info : kFormats) {
     const FormatRate& rate = rates.of(info.id);
     if (rate.measured())
-      out["formats"][std::string(info.name)] = {{"many_gflop_per_s", rate.many_gflop_per_s},
-                                                {"unpack_gb_per_s", rate.unpack_gb_per_s},
-                                                {"pack_gb_per_s", rate.pack_gb_per_s},
-                                                {"one_gb_per_s", rate.one_gb_per_s}};
+      out["formats"][std::string(info.name)] = {
+          {"many_gflop_per_s", rate.many_gflop_per_s}, {"unpack_gb_per_s", rate.unpack_gb_per_s},
+          {"pack_gb_per_s", rate.pack_gb_per_s},       {"one_gb_per_s", rate.one_gb_per_s},
+          {"out_gb_per_s", rate.out_gb_per_s},         {"peak_gop_per_s", rate.peak_gop_per_s}};
   }
   return out;
 }

@@ -16,14 +16,17 @@ namespace pinhole {
 // Of one weight format, all threads together.
 struct FormatRate {
   // Many rows of x (prefill, the vision tower): seconds = flops / many + weight bytes / unpack + x
-  // bytes / pack.
+  // bytes / pack + y bytes / out.
   double many_gflop_per_s = 0;
   double unpack_gb_per_s = 0;
   double pack_gb_per_s = 0;
   double one_gb_per_s = 0; // one row of x, weights from the caches: what arithmetic allows decode
+  double out_gb_per_s = 0;
+  double peak_gop_per_s = 0; // what measure_arithmetic said beside it; 0: not known
 
   bool measured() const {
-    return many_gflop_per_s > 0 && unpack_gb_per_s > 0 && pack_gb_per_s > 0 && one_gb_per_s > 0;
+    return many_gflop_per_s > 0 && unpack_gb_per_s > 0 && pack_gb_per_s > 0 && one_gb_per_s > 0 &&
+           out_gb_per_s > 0;
   }
 };
 
@@ -33,6 +36,7 @@ struct KernelRates {
   int num_threads = 1;
   bool exact = false;
   double read_gb_per_s = 0;         // memory, beyond the caches
+  double peak_gop_per_s = 0;        // measure_arithmetic beside what follows; 0: not known
   double attention_gflop_per_s = 0; // many queries
   double cache_gb_per_s = 0;        // one query, keys and values from memory
   double elementwise_gb_per_s = 0;  // norms and activations: bytes read and written
@@ -51,6 +55,10 @@ struct KernelRates {
 // `measure_read` (plan/machine.h) tells it of the moment.
 bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
                    KernelRates& rates);
+
+// The rates as they are when measure_arithmetic says `peak_gop_per_s`: on a shared machine cores
+// lend their time, or their clock, to neighbours.
+KernelRates rates_at(const KernelRates& rates, double peak_gop_per_s);
 
 // The kept rates of this CPU, instruction set and thread count; empty ones where none are kept.
 KernelRates load_rates(const KernelChoice& kernels);

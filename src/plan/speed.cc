@@ -6,7 +6,12 @@ namespace pinhole {
 
 namespace {
 
-constexpr double kCacheShare = 0.75;    // of the shared cache that weights may count on
+constexpr double kCacheShare = 0.75; // of the shared cache that weights may count on
+// Reading a PNG of a page and resizing it: 17 to 22 ns a pixel on one core of a Zen 4 (ask --json,
+// timings_ms.picture).
+constexpr double kSecondsPerPixel = 20e-9;
+// A process' first work finds cold caches and a core that wakes up: 10 to 25 ms there.
+constexpr double kStartSeconds = 0.012;
 constexpr double kCacheGigabytes = 1e6; // GB/s: no limit beside the kernels' own
 
 double per_giga(double amount, double giga_per_s) {
@@ -36,14 +41,15 @@ double rows_of(const Graph& graph, const Op& op, const WorkShape& shape) {
 
 // A matrix (or several experts): the larger of arithmetic and memory. One row's kernel is judged by
 // the bytes that it gets through; several rows share what one row costs until arithmetic binds.
-double matrix_seconds(const Work& work, double rows, const FormatRate& rate,
+double matrix_seconds(const Work& work, double rows, double out_bytes, const FormatRate& rate,
                       const KernelRates& rates) {
   const double memory = per_giga(work.weight_bytes, rates.read_gb_per_s);
   const double one_row = per_giga(work.weight_bytes, rate.one_gb_per_s);
   if (rows <= 1)
     return std::max(memory, one_row);
   const double many = per_giga(work.flops, rate.many_gflop_per_s) +
-                      per_giga(work.weight_bytes, rate.unpack_gb_per_s);
+                      per_giga(work.weight_bytes, rate.unpack_gb_per_s) +
+                      per_giga(out_bytes, rate.out_gb_per_s);
   return std::max({memory, one_row, many});
 }
 
@@ -58,7 +64,9 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
                               : 0;
     for (const MatmulPart& part : op.parts) {
       const Work work = part_work(graph, op, part, shape);
-      seconds += matrix_seconds(work, rows, rates.of(graph.weight(part.weight).format), rates);
+      const double out_bytes = 4.0 * rows * static_cast<double>(graph.value(part.y).cols);
+      seconds +=
+          matrix_seconds(work, rows, out_bytes, rates.of(graph.weight(part.weight).format), rates);
       if (op.activation != Activation::kNone)
         seconds += per_giga(4.0 * rows * static_cast<double>(graph.value(part.y).cols),
                             rates.activation_gb_per_s);
@@ -67,8 +75,8 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
   }
   case OpKind::kMoe: {
     const Work work = op_work(graph, op, shape);
-    return matrix_seconds(work, rows_of(graph, op, shape), rates.of(graph.weight(op.gate).format),
-                          rates);
+    return matrix_seconds(work, rows_of(graph, op, shape), 0,
+                          rates.of(graph.weight(op.gate).format), rates);
   }
   case OpKind::kAttention: {
     const Work work = op_work(graph, op, shape);
@@ -135,8 +143,10 @@ class Predictor {
     const int64_t on_gpu = at_.offload.weight_bytes;
     const int64_t mapped = at_.residency.streams() ? at_.residency.resident_bytes
                                                    : static_cast<int64_t>(model_.weight_bytes);
+    const int64_t uncached = at_.residency.streams() ? 0 : at_.uncached_bytes;
     return per_giga(static_cast<double>(mapped - on_gpu), cpu_.map_gb_per_s) +
-           per_giga(static_cast<double>(on_gpu), at_.gpu.map_gb_per_s);
+           per_giga(static_cast<double>(on_gpu), at_.gpu.map_gb_per_s) +
+           per_giga(static_cast<double>(uncached), cpu_.disk_gb_per_s);
   }
 
   double encode_seconds(int64_t patches) const {
@@ -213,6 +223,8 @@ SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels:
   const Predictor predict(model, kv_type, placement);
   SpeedPlan plan;
   plan.map_seconds = predict.map_seconds();
+  plan.picture_seconds =
+      kStartSeconds + kSecondsPerPixel * static_cast<double>(question.picture_pixels);
   for (const int64_t patches : question.picture_patches)
     plan.encode_seconds += predict.encode_seconds(patches);
   for (int64_t past = 0; past < question.prompt_tokens; past += question.chunk_tokens) {

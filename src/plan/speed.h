@@ -29,6 +29,7 @@ struct BlockCost {
 // A question: pictures, a prompt, an answer.
 struct QuestionShape {
   std::vector<int64_t> picture_patches; // of each picture
+  int64_t picture_pixels = 0;           // of all their files
   int64_t parallel = 1;                 // conversations that decode at the same time
   int64_t prompt_tokens = 0;            // the pictures' included
   int64_t context_tokens = 0;           // filled before the last token is decoded
@@ -36,14 +37,17 @@ struct QuestionShape {
 };
 
 struct SpeedPlan {
-  double map_seconds = 0;    // first touch of the weights, which the page cache is taken to hold
-  double encode_seconds = 0; // all pictures
+  double map_seconds = 0;     // first touch of the weights, from the page cache or the disk
+  double picture_seconds = 0; // decoding and resizing all pictures, and the start of a process
+  double encode_seconds = 0;  // all pictures
   double prefill_seconds = 0;
   double decode_seconds = 0;      // the first token after the prompt, of every conversation
   double decode_full_seconds = 0; // a token in a full context
   std::vector<BlockCost> blocks;  // of the text model
 
-  double first_token_seconds() const { return map_seconds + encode_seconds + prefill_seconds; }
+  double first_token_seconds() const {
+    return map_seconds + picture_seconds + encode_seconds + prefill_seconds;
+  }
 };
 
 // Where a run is computed: how fast, what is streamed, what lies on a GPU.
@@ -51,7 +55,8 @@ struct Placement {
   KernelRates cpu;
   Residency residency; // a run that streams takes as long as its bytes from the disk, if longer
   Offload offload;
-  KernelRates gpu; // of what `offload` puts there
+  KernelRates gpu;            // of what `offload` puts there
+  int64_t uncached_bytes = 0; // of the model's files, which the first run reads from the disk
 };
 
 SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels::KvType kv_type,

@@ -53,8 +53,8 @@ class Plan(Case):
                          [([512, 512], 256)])
         speed = out["speed"]
         self.assertAlmostEqual(speed["first_token_seconds"],
-                               speed["map_seconds"] + speed["encode_seconds"]
-                               + speed["prefill_seconds"])
+                               sum(speed[name + "_seconds"]
+                                   for name in ("map", "picture", "encode", "prefill")))
         self.assertEqual(speed["prompt_tokens"], 256 + 64)
         blocks = [layer["block"] for layer in out["layers"]]
         self.assertEqual(sorted(set(blocks)), sorted(blocks))

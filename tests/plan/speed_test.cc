@@ -19,7 +19,7 @@ KernelRates round_rates() {
   rates.cache_gb_per_s = 5;
   rates.elementwise_gb_per_s = rates.activation_gb_per_s = 1e9; // nothing
   for (FormatRate& rate : rates.formats)
-    rate = {200, 1e9, 1e9, 1e6};
+    rate = {200, 1e9, 1e9, 1e6, 1e9};
   return rates;
 }
 
