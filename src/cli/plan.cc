@@ -109,6 +109,8 @@ class PlanCommand {
         const bool has_file = !one.files.text.parts().empty() && !one.remote;
         if ((one.run.residency.streams() || options_.layers || one.uncached_bytes > 0) && has_file)
           rates_.disk_gb_per_s = measure_disk(one.files.text.parts().front());
+        if (has_file && one.uncached_bytes == 0)
+          rates_.map_gb_per_s = measure_mapping(one.files.text.parts().front());
         for (const Graph* graph : {&one.model.text, &one.model.vision})
           measured = measure_rates(*graph, kernels, threads, rates_) || measured;
       }

@@ -238,29 +238,6 @@ int64_t shared_cache_bytes() {
   return 0;
 }
 
-// First touch of a mapping, a page at a time: of this program, which the page cache holds. The best
-// of some, since the first may have to read it.
-double measure_mapping() {
-  constexpr int kRuns = 3;
-  double best = 0;
-  for (int run = 0; run < kRuns; ++run) {
-    const auto file = MappedFile::open("/proc/self/exe");
-    if (!file)
-      return 0;
-    const std::span<const std::byte> bytes = file->bytes();
-    const auto start = std::chrono::steady_clock::now();
-    unsigned sum = 0;
-    for (size_t i = 0; i < bytes.size(); i += 4096)
-      sum += static_cast<unsigned>(bytes[i]);
-    volatile unsigned keep = sum;
-    static_cast<void>(keep);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, static_cast<double>(bytes.size()) * 1e-9 / seconds);
-  }
-  return best;
-}
-
 std::string cpu_name() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -346,7 +323,8 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
                                              kCachedKeys, kCachedHeads, kCachedDim);
     rates.elementwise_gb_per_s = measure_elementwise(kernels, threads);
     rates.activation_gb_per_s = measure_activation(kernels, threads);
-    rates.map_gb_per_s = measure_mapping();
+    if (const auto program = MappedFile::open("/proc/self/exe"))
+      rates.map_gb_per_s = measure_mapping(*program);
     rates.shared_cache_bytes = shared_cache_bytes();
   }
   std::set<FormatId> used;
@@ -366,6 +344,25 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
     measured = true;
   }
   return measured;
+}
+
+double measure_mapping(const MappedFile& file) {
+  constexpr size_t kSample = 256 << 20, kPage = 4096;
+  const std::span<const std::byte> bytes =
+      file.bytes().first(std::min(file.bytes().size(), kSample));
+  if (bytes.empty())
+    return 0;
+  file.unmap(0, bytes.size());
+  const auto start = std::chrono::steady_clock::now();
+  unsigned sum = 0;
+  for (size_t i = 0; i < bytes.size(); i += kPage)
+    sum += static_cast<unsigned>(bytes[i]);
+  volatile unsigned keep = sum;
+  static_cast<void>(keep);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  file.unmap(0, bytes.size());
+  return static_cast<double>(bytes.size()) * 1e-9 / seconds;
 }
 
 KernelRates rates_at(const KernelRates& rates, double peak_gop_per_s) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/json.h"
+#include "base/mapped_file.h"
 #include "base/thread_pool.h"
 #include "kernels/table.h"
 #include "plan/layout.h"
@@ -55,6 +56,10 @@ struct KernelRates {
 // `measure_read` (plan/machine.h) tells it of the moment.
 bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
                    KernelRates& rates);
+
+// First touch of a mapping, a page at a time, in GB/s: of a part of `file`, which the page cache
+// holds. What was touched is unmapped again. 0 for an empty file.
+double measure_mapping(const MappedFile& file);
 
 // The rates as they are when measure_arithmetic says `peak_gop_per_s`: on a shared machine cores
 // lend their time, or their clock, to neighbours.

@@ -1,6 +1,7 @@
 #include "plan/speed.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace pinhole {
 
@@ -39,18 +40,26 @@ double rows_of(const Graph& graph, const Op& op, const WorkShape& shape) {
   return std::max(1.0, rows * static_cast<double>(graph.value(op.a).cols) / experts);
 }
 
-// A matrix (or several experts): the larger of arithmetic and memory. One row's kernel is judged by
-// the bytes that it gets through; several rows share what one row costs until arithmetic binds.
+// Two things that overlap, but not wholly: near each other they cost more than the larger.
+double overlapped(double a, double b) { return std::cbrt(a * a * a + b * b * b); }
+
+double stream_seconds(double bytes, const KernelRates& rates) {
+  return per_giga(bytes, kStreamShare * rates.read_gb_per_s);
+}
+
+// A matrix (or several experts): arithmetic beside memory. One row's kernel is judged by the bytes
+// that it gets through; several rows share what one row costs until arithmetic binds.
 double matrix_seconds(const Work& work, double rows, double out_bytes, const FormatRate& rate,
                       const KernelRates& rates) {
-  const double memory = per_giga(work.weight_bytes, rates.read_gb_per_s);
-  const double one_row = per_giga(work.weight_bytes, rate.one_gb_per_s);
+  const double memory = stream_seconds(work.weight_bytes, rates);
+  const double one_row = overlapped(memory, per_giga(work.weight_bytes, rate.one_gb_per_s));
   if (rows <= 1)
-    return std::max(memory, one_row);
-  const double many = per_giga(work.flops, rate.many_gflop_per_s) +
-                      per_giga(work.weight_bytes, rate.unpack_gb_per_s) +
-                      per_giga(out_bytes, rate.out_gb_per_s);
-  return std::max({memory, one_row, many});
+    return one_row;
+  const double many =
+      (per_giga(work.flops, rate.many_gflop_per_s) +
+       per_giga(work.weight_bytes, rate.unpack_gb_per_s) + per_giga(out_bytes, rate.out_gb_per_s)) /
+      kRunShare;
+  return std::max(one_row, many);
 }
 
 double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
@@ -81,8 +90,9 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
   case OpKind::kAttention: {
     const Work work = op_work(graph, op, shape);
     if (rows_of(graph, op, shape) > static_cast<double>(shape.conversations))
-      return per_giga(work.flops, rates.attention_gflop_per_s);
-    return per_giga(work.cache_bytes, rates.cache_gb_per_s);
+      return per_giga(work.flops, kRunShare * rates.attention_gflop_per_s);
+    return overlapped(stream_seconds(work.cache_bytes, rates),
+                      per_giga(work.cache_bytes, rates.cache_gb_per_s));
   }
   default:
     return per_giga(moved_bytes(graph, op, shape.rows), rates.elementwise_gb_per_s);

@@ -38,9 +38,11 @@ TEST(Speed, DecodingIsBoundByMemory) {
   shape.rows = {1, 1};
   shape.past_tokens = 1000;
   const Graph& text = described->model.text;
-  const double wanted = total(text, shape, OpKind::kMatmul).weight_bytes / 10e9 +
-                        total(text, shape, OpKind::kAttention).cache_bytes / 5e9;
-  EXPECT_NEAR(run_seconds(text, shape, round_rates()), wanted, 1e-9);
+  KernelRates rates = round_rates();
+  rates.cache_gb_per_s = 1e9; // arithmetic is no limit
+  const double bytes = total(text, shape, OpKind::kMatmul).weight_bytes +
+                       total(text, shape, OpKind::kAttention).cache_bytes;
+  EXPECT_NEAR(run_seconds(text, shape, rates), bytes / (kStreamShare * 10e9), 1e-9);
 }
 
 TEST(Speed, AOneRowKernelThatIsSlowerThanMemoryBinds) {
@@ -48,7 +50,7 @@ TEST(Speed, AOneRowKernelThatIsSlowerThanMemoryBinds) {
   WorkShape shape;
   shape.rows = {1, 1};
   KernelRates rates = round_rates();
-  rates.cache_gb_per_s = 1e9;
+  rates.cache_gb_per_s = rates.read_gb_per_s = 1e9;
   for (FormatRate& rate : rates.formats)
     rate.one_gb_per_s = 2;
   const Graph& text = described->model.text;
@@ -63,7 +65,7 @@ TEST(Speed, APictureIsBoundByArithmetic) {
   const Graph& vision = described->model.vision;
   const double wanted = total(vision, shape, OpKind::kMatmul).flops / 200e9 +
                         total(vision, shape, OpKind::kAttention).flops / 100e9;
-  EXPECT_NEAR(run_seconds(vision, shape, round_rates()), wanted, 1e-6 * wanted + 1e-9);
+  EXPECT_NEAR(run_seconds(vision, shape, round_rates()), wanted / kRunShare, 1e-6 * wanted + 1e-9);
 }
 
 TEST(Speed, LayersAddUpToTheWhole) {
@@ -73,7 +75,7 @@ TEST(Speed, LayersAddUpToTheWhole) {
   question.chunk_tokens = 128; // three chunks, the last one shorter
   question.context_tokens = 512;
   const SpeedPlan plan =
-      plan_speed(described->model, question, kernels::KvType::kF16, {round_rates(), {}, {}, {}});
+      plan_speed(described->model, question, kernels::KvType::kF16, {round_rates(), {}, {}, {}, 0});
   double prefill = 0, decode = 0, bytes = 0;
   for (const BlockCost& block : plan.blocks) {
     prefill += block.prefill_seconds;
@@ -123,6 +125,50 @@ TEST_F(Rates, ADamagedFileCountsAsNone) {
     folder_.write("pinhole/rates.json", text);
     EXPECT_EQ(load_rates(kernels_).attention_gflop_per_s, 0) << text;
   }
+}
+
+TEST(Speed, MemoryAndArithmeticThatAreEqualCostMoreThanEither) {
+  const auto described = testing::Described::bundled();
+  WorkShape shape;
+  shape.rows = {1, 1};
+  KernelRates rates = round_rates();
+  rates.cache_gb_per_s = 1e9;
+  const Graph& text = described->model.text;
+  const double memory = run_seconds(text, shape, rates);
+  for (FormatRate& rate : rates.formats)
+    rate.one_gb_per_s = kStreamShare * rates.read_gb_per_s;
+  const double both = run_seconds(text, shape, rates);
+  EXPECT_GT(both, 1.1 * memory);
+  EXPECT_LT(both, 1.5 * memory);
+}
+
+TEST(Speed, RatesFollowTheCores) {
+  KernelRates rates = round_rates();
+  rates.peak_gop_per_s = 1000;
+  FormatRate& q8 = rates.formats[static_cast<size_t>(FormatId::kQ8_0)];
+  q8.peak_gop_per_s = 500; // measured at another moment
+  const KernelRates now = rates_at(rates, 500);
+  EXPECT_EQ(now.attention_gflop_per_s, rates.attention_gflop_per_s / 2);
+  EXPECT_EQ(now.read_gb_per_s, rates.read_gb_per_s);
+  EXPECT_EQ(now.of(FormatId::kQ8_0).many_gflop_per_s, q8.many_gflop_per_s);
+  EXPECT_EQ(now.of(FormatId::kF16).many_gflop_per_s, 200); // nothing is known of its moment
+}
+
+TEST(Speed, WhatThePageCacheLacksComesFromTheDisk) {
+  const auto described = testing::Described::bundled();
+  QuestionShape question;
+  question.prompt_tokens = 100;
+  question.context_tokens = 200;
+  Placement placement;
+  placement.cpu = round_rates();
+  placement.cpu.disk_gb_per_s = 2;
+  const auto first = [&] {
+    return plan_speed(described->model, question, kernels::KvType::kF16, placement)
+        .first_token_seconds();
+  };
+  const double cached = first();
+  placement.uncached_bytes = 1'000'000'000;
+  EXPECT_NEAR(first() - cached, 0.5, 1e-9);
 }
 
 TEST(Speed, ConversationsShareWeightsAndReadTheirOwnCaches) {
