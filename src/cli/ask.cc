@@ -215,7 +215,14 @@ class AskCommand {
   int ask(std::span<const ChatTurn> turns, Answer& out) {
     MemoryUse peak;
     ProgressLine progress(!options_.json);
-    const auto sample = [&peak] {
+    // Reading it takes some ten microseconds: not for every token.
+    constexpr auto kSamplePause = std::chrono::milliseconds(5);
+    auto last_sample = std::chrono::steady_clock::time_point{};
+    const auto sample = [&] {
+      const auto time = std::chrono::steady_clock::now();
+      if (time - last_sample < kSamplePause)
+        return;
+      last_sample = time;
       const MemoryUse now = memory_use();
       peak = {std::max(peak.anonymous, now.anonymous), std::max(peak.file, now.file), now.peak};
     };
@@ -234,6 +241,7 @@ class AskCommand {
     auto answer = answerer_->answer(turns, pictures_, options_.answer, options_.picture, events,
                                     &interrupted());
     progress.clear();
+    last_sample = {};
     sample();
     if (!answer) {
       if (answer.error().code == ErrorCode::kCancelled && !options_.json)

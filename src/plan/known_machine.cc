@@ -14,7 +14,8 @@ namespace {
 constexpr double kMemoryShare = 0.8;
 constexpr double kArithmeticShare = 0.4;
 constexpr double kLinkShare = 0.8;
-constexpr double kNoLimit = 1e6; // GB/s
+constexpr double kOpSeconds = 5e-6; // a barrier of many cores, or a kernel launch
+constexpr double kNoLimit = 1e6;    // GB/s
 
 constexpr int64_t gib(int64_t count) { return count << 30; }
 
@@ -26,6 +27,7 @@ KernelRates rates_from(std::string_view isa, double gb_per_s, double gflop_per_s
   rates.cache_gb_per_s = rates.read_gb_per_s;
   rates.elementwise_gb_per_s = rates.read_gb_per_s;
   rates.activation_gb_per_s = rates.read_gb_per_s;
+  rates.op_seconds = kOpSeconds;
   rates.map_gb_per_s = kNoLimit; // a page table entry is small beside the rest
   for (FormatRate& rate : rates.formats)
     rate = {gflop_per_s * kArithmeticShare, kNoLimit, kNoLimit, kNoLimit, kNoLimit};

@@ -9,7 +9,7 @@ namespace {
 
 // Measured on the bundled model and on Qwen3-VL-2B (151,936 tokens): libraries and the program's
 // own data, and per vocabulary entry the tokenizer's tables. docs/performance.md has the command.
-constexpr int64_t kProgramBytes = 6 << 20;
+constexpr int64_t kProgramBytes = 4 << 20;
 constexpr int64_t kBytesPerVocabularyEntry = 160;
 constexpr int64_t kMaxCacheBytes = int64_t{1} << 50; // nothing real is near it
 

@@ -37,7 +37,7 @@ constexpr int64_t kCachedHeads = 8;
 constexpr int64_t kCachedDim = 128;
 constexpr int64_t kElements = 8 << 20; // f32, of each operand
 constexpr double kEnoughSeconds = 0.03;
-constexpr int kVersion = 5;
+constexpr int kVersion = 6;
 
 // Zeroed memory of its own, page-aligned.
 class Pages {
@@ -226,6 +226,16 @@ double measure_activation(const KernelChoice& choice, ThreadPool& threads) {
   return static_cast<double>(kPart * threads.num_threads() * 4) * 1e-9 / seconds;
 }
 
+// A barrier, and what it costs to find the next op: as long again.
+double measure_op(ThreadPool& threads) {
+  constexpr int kBarriers = 2000;
+  const double seconds = best_seconds(threads, [&](int) {
+    for (int i = 0; i < kBarriers; ++i)
+      threads.barrier();
+  });
+  return 2 * seconds / kBarriers;
+}
+
 // Of the last level that the kernel tells of ("32768K"). (sysconf counts all sockets.)
 int64_t shared_cache_bytes() {
   for (int index = 4; index >= 2; --index) {
@@ -279,6 +289,7 @@ KernelRates rates_from_json(const Json& json) {
   rates.elementwise_gb_per_s = rate_in(json, "elementwise_gb_per_s");
   rates.activation_gb_per_s = rate_in(json, "activation_gb_per_s");
   rates.map_gb_per_s = rate_in(json, "map_gb_per_s");
+  rates.op_seconds = rate_in(json, "op_seconds");
   rates.shared_cache_bytes =
       std::max<int64_t>(json_int_or(json, "shared_cache_bytes", 0, "").value_or(0), 0);
   const Json* formats = json_find(json, "formats");
@@ -325,6 +336,7 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
     rates.activation_gb_per_s = measure_activation(kernels, threads);
     if (const auto program = MappedFile::open("/proc/self/exe"))
       rates.map_gb_per_s = measure_mapping(*program);
+    rates.op_seconds = measure_op(threads);
     rates.shared_cache_bytes = shared_cache_bytes();
   }
   std::set<FormatId> used;
@@ -420,6 +432,7 @@ Json rates_to_json(const KernelRates& rates) {
               {"elementwise_gb_per_s", rates.elementwise_gb_per_s},
               {"activation_gb_per_s", rates.activation_gb_per_s},
               {"map_gb_per_s", rates.map_gb_per_s},
+              {"op_seconds", rates.op_seconds},
               {"disk_gb_per_s", rates.disk_gb_per_s},
               {"shared_cache_bytes", rates.shared_cache_bytes},
               {"formats", Json::object()}};

@@ -43,6 +43,7 @@ struct KernelRates {
   double elementwise_gb_per_s = 0;  // norms and activations: bytes read and written
   double activation_gb_per_s = 0;   // GELU on f32: bytes of its input
   double map_gb_per_s = 0;          // first touch of a mapped file that the page cache holds
+  double op_seconds = 0;            // between two ops: threads wait for each other
   double disk_gb_per_s = 0;         // of the model's file, when it is streamed; not kept
   int64_t shared_cache_bytes = 0;   // the last level of cache; 0: not known
   std::array<FormatRate, std::size(kFormats)> formats{}; // by FormatId; zeros: not measured

@@ -201,7 +201,8 @@ class Predictor {
 
  private:
   double text_op_seconds(const Op& op, const WorkShape& shape) const {
-    return op_seconds(model_.text, op, shape, at_.offload.has_block(op.block) ? at_.gpu : cpu_);
+    const KernelRates& rates = at_.offload.has_block(op.block) ? at_.gpu : cpu_;
+    return op_seconds(model_.text, op, shape, rates) + rates.op_seconds;
   }
 
   static BlockCost& block_of(int32_t block, std::vector<BlockCost>& blocks) {
@@ -224,7 +225,7 @@ class Predictor {
 double run_seconds(const Graph& graph, const WorkShape& shape, const KernelRates& rates) {
   double seconds = 0;
   for (const Op& op : graph.ops())
-    seconds += op_seconds(graph, op, shape, rates);
+    seconds += op_seconds(graph, op, shape, rates) + rates.op_seconds;
   return seconds;
 }
 

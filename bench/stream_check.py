@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""A model under a limit that it does not fit in: tokens a second beside what the disk allows.
+
+In each round, one after the other: the disk is read bare (dd of the model's file, direct, in pieces of
+16 MiB, by one, two and four readers; the fastest counts), then `pinhole ask --ram LIMIT` answers. What is read for every token is `plan`'s; the disk
+allows its rate over these bytes. Prints both, the share, and the peak of memory under the limit.
+
+Example:
+  bench/stream_check.py -m 8b-Q4_K.gguf --ram 2G --ctx 1024 --rounds 3
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pinhole", default="build/release/pinhole")
+    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("--ram", required=True)
+    parser.add_argument("--ctx", type=int, default=1024)
+    parser.add_argument("--tokens", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+def run_json(command):
+    run = subprocess.run(command, capture_output=True, text=True)
+    if not run.stdout:
+        sys.exit(f"stream_check.py: {' '.join(command)}: {run.stderr.strip()}")
+    return json.loads(run.stdout)
+
+
+def disk_gb_per_s(path, readers):
+    """Read bare past the page cache, by so many readers at once, each a part of its own."""
+    piece, count = 16 << 20, 64 // readers
+    parts = os.path.getsize(path) // piece // readers
+    start = time.monotonic()
+    running = [
+        subprocess.Popen(
+            ["dd", f"if={path}", "of=/dev/null", f"bs={piece}", f"count={count}",
+             f"skip={idx * parts}", "iflag=direct"],
+            stderr=subprocess.DEVNULL,
+        )
+        for idx in range(readers)
+    ]
+    if any(reader.wait() for reader in running):
+        sys.exit(f"stream_check.py: dd cannot read {path}")
+    return readers * count * piece / 1e9 / (time.monotonic() - start)
+
+
+def main():
+    arguments = parse_arguments()
+    plan = run_json([
+        arguments.pinhole, "plan", "--json", arguments.model, "--ram", arguments.ram, "--ctx",
+        str(arguments.ctx), "--image", "none", "--prompt", "24",
+    ])
+    if "streaming_bytes" not in plan:
+        sys.exit(f"stream_check.py: {arguments.model} is not streamed under {arguments.ram}")
+    read = plan["streaming_bytes"]["per_token"]
+    print(f"{plan['name']} under {arguments.ram}: {read / 1e9:.2f} GB are read for every token; "
+          f"planned {plan['speed']['tokens_per_second']:.2f} tokens/s")
+    print(f"{'disk GB/s':>10} {'allows':>10} {'measured':>10} {'share':>7} {'peak MiB':>9}")
+    shares = []
+    for _ in range(arguments.rounds):
+        disk = max(disk_gb_per_s(arguments.model, readers) for readers in (1, 2, 4))
+        out = run_json([
+            arguments.pinhole, "ask", "--json", "-m", arguments.model, "--ram", arguments.ram, "--ctx",
+            str(arguments.ctx), "-n", str(arguments.tokens), "--ignore-eos",
+            "Which button opens the cart?",
+        ])
+        allows = disk * 1e9 / read
+        share = out["tokens_per_second"] / allows
+        shares.append(share)
+        print(f"{disk:>10.2f} {allows:>10.2f} {out['tokens_per_second']:>10.2f} {share * 100:>6.0f}% "
+              f"{out['memory_bytes']['resident_peak'] / 2**20:>9.0f}", flush=True)
+    print(f"median share of the disk: {statistics.median(shares) * 100:.0f}%")
+
+
+if __name__ == "__main__":
+    main()
