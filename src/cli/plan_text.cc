@@ -38,6 +38,22 @@ std::string types_of(const Model& model, Role role) {
   return out;
 }
 
+// "4 x 4,096 tokens of 114,688 bytes"; where layers keep a window only, how many of them do.
+std::string cache_note(const PlanReport& report) {
+  const RunShape& shape = report.run.memory.shape;
+  const CacheSpec& cache = report.model.cache;
+  std::string out =
+      fmt::format("{}{} tokens", shape.parallel > 1 ? fmt::format("{} x ", shape.parallel) : "",
+                  format_count(static_cast<uint64_t>(shape.context_tokens)));
+  const auto sliding = std::count(cache.sliding.begin(), cache.sliding.end(), true);
+  if (sliding > 0)
+    return out + fmt::format("; {} of {} layers see the last {} and keep little more", sliding,
+                             cache.layers, format_count(static_cast<uint64_t>(cache.window)));
+  const int64_t tokens = std::max<int64_t>(shape.context_tokens * shape.parallel, 1);
+  return out + fmt::format(" of {} bytes", format_count(static_cast<uint64_t>(
+                                               report.run.memory.kv_cache_bytes / tokens)));
+}
+
 void print_memory(const PlanReport& report) {
   const MemoryPlan& m = report.run.memory;
   fmt::print("{}\n",
@@ -50,13 +66,7 @@ void print_memory(const PlanReport& report) {
   if (m.vision.arena_bytes > 0)
     arena = fmt::format("encode {}, {}", bytes(m.vision.arena_bytes), arena);
   line("compute arena", m.arena_bytes, arena + ": the largest counts");
-  const int64_t cached = m.shape.context_tokens * m.shape.parallel;
-  line("KV cache", m.kv_cache_bytes,
-       fmt::format(
-           "{}{} tokens of {} bytes",
-           m.shape.parallel > 1 ? fmt::format("{} x ", m.shape.parallel) : "",
-           format_count(static_cast<uint64_t>(m.shape.context_tokens)),
-           format_count(static_cast<uint64_t>(m.kv_cache_bytes / std::max<int64_t>(cached, 1)))));
+  line("KV cache", m.kv_cache_bytes, cache_note(report));
   if (!report.run.pictures.empty()) {
     line("picture embeddings", m.features_bytes);
     line("picture decoding", m.picture_io_bytes);
