@@ -49,16 +49,16 @@ size_t count(std::string_view text, std::string_view needle) {
   return n;
 }
 
-// A user's words cannot spell the placeholder, which is a control token: guard() split it.
-std::string expand_placeholders(const LoadedModel& loaded, std::string_view text) {
+// A user's words cannot spell the mark, which is a control token: guard() split it.
+std::string expand_picture_marks(const LoadedModel& loaded, std::string_view text) {
   std::string out(text);
-  if (!loaded.model.pictures || loaded.model.pictures->placeholder.empty())
+  if (!loaded.model.pictures || loaded.model.pictures->picture_mark.empty())
     return out;
   const PictureSpec& spec = *loaded.model.pictures;
   const std::string full = spec.before + spec.image_token + spec.after;
-  for (size_t at = out.find(spec.placeholder); at != std::string::npos;
-       at = out.find(spec.placeholder, at + full.size())) {
-    out.replace(at, spec.placeholder.size(), full);
+  for (size_t at = out.find(spec.picture_mark); at != std::string::npos;
+       at = out.find(spec.picture_mark, at + full.size())) {
+    out.replace(at, spec.picture_mark.size(), full);
   }
   return out;
 }
@@ -83,8 +83,8 @@ Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, Co
       const PictureSpec& spec = *loaded.model.pictures;
       std::string content;
       for (size_t i = 0; i < turn.pictures.size(); ++i) {
-        content += spec.placeholder.empty() ? spec.before + spec.image_token + spec.after
-                                            : spec.placeholder;
+        content += spec.picture_mark.empty() ? spec.before + spec.image_token + spec.after
+                                             : spec.picture_mark;
       }
       message["content"] = content + text;
     }
@@ -128,7 +128,7 @@ Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatT
 
 Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view text,
                                            std::span<const int64_t> picture_tokens) {
-  const std::string expanded = expand_placeholders(loaded, text);
+  const std::string expanded = expand_picture_marks(loaded, text);
   std::string_view rendered = expanded;
   std::vector<TokenId> ids;
   size_t picture = 0;

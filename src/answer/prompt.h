@@ -30,7 +30,7 @@ struct Prompt {
 // invisible mark (U+FDD0) splits them, and encode_prompt() drops the mark.
 Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns);
 
-// Token ids of rendered text; each placeholder of a picture, or image token, becomes as many image
+// Token ids of rendered text; each picture's mark, or image token, becomes as many image
 // tokens as its picture costs.
 Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view text,
                                            std::span<const int64_t> picture_tokens);

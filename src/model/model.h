@@ -36,7 +36,7 @@ struct PictureSpec {
   std::string before, after;  // texts around the image tokens (vision start, vision end)
   // What templates write for a picture and before + image tokens + after takes the place of. Empty:
   // they write before, one image token and after themselves.
-  std::string placeholder;
+  std::string picture_mark;
   bool sees_itself_whole = false; // a picture's tokens attend to each other in both directions
 
   int64_t patch_elements() const { return 3 * frames * patch_size * patch_size; }
@@ -46,7 +46,7 @@ struct PictureSpec {
   }
   // What a template writes where a picture stands.
   const std::string& template_token() const {
-    return placeholder.empty() ? image_token : placeholder;
+    return picture_mark.empty() ? image_token : picture_mark;
   }
 };
 

@@ -204,7 +204,7 @@ Result<PictureSpec> describe_pictures(const ModelFile& file, Graph& g, int64_t t
   spec.feature_size = text_size;
   spec.image_token = "<image_soft_token>";
   // self.full_image_sequence
-  spec.placeholder = "<start_of_image>";
+  spec.picture_mark = "<start_of_image>";
   spec.before = "\n\n<start_of_image>";
   spec.after = "<end_of_image>\n\n";
   spec.sees_itself_whole = true;
