@@ -55,9 +55,10 @@ uint32_t detect() {
   uint64_t saved = xgetbv();
   uint32_t features = 0;
 
-  // SSE3, SSSE3, FMA, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AVX, F16C, RDRND.
+  // SSE3, SSSE3, FMA, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AVX, F16C. Not RDRND, and below
+  // not RDSEED: no compiler emits them unasked, and hypervisors hide RDSEED on Zen 5 (AMD-SB-7055).
   constexpr uint32_t kHaswellBasic = 1u << 0 | 1u << 9 | 1u << 12 | 1u << 13 | 1u << 19 | 1u << 20 |
-                                     1u << 22 | 1u << 23 | 1u << 28 | 1u << 29 | 1u << 30;
+                                     1u << 22 | 1u << 23 | 1u << 28 | 1u << 29;
   constexpr uint32_t kHaswellExtended = 1u << 3 | 1u << 5 | 1u << 8; // BMI1, AVX2, BMI2
   constexpr uint32_t kLzcnt = 1u << 5;
   constexpr uint64_t kSavedAvx = 0x6;        // XMM, YMM
@@ -68,10 +69,10 @@ uint32_t detect() {
     features |= kCpuHaswell;
   }
   // AVX512 F, DQ, IFMA, CD, BW, VL; then VBMI, VBMI2, GFNI, VAES, VPCLMULQDQ, VNNI, BITALG,
-  // VPOPCNTDQ. AES, PCLMULQDQ, ADX, SHA and RDSEED come with these flags as well.
+  // VPOPCNTDQ. AES, PCLMULQDQ, ADX and SHA come with these flags as well.
   constexpr uint32_t kIceLakeBasic = 1u << 1 | 1u << 25;
-  constexpr uint32_t kIceLakeEbx = 1u << 16 | 1u << 17 | 1u << 18 | 1u << 19 | 1u << 21 | 1u << 28 |
-                                   1u << 29 | 1u << 30 | 1u << 31;
+  constexpr uint32_t kIceLakeEbx =
+      1u << 16 | 1u << 17 | 1u << 19 | 1u << 21 | 1u << 28 | 1u << 29 | 1u << 30 | 1u << 31;
   constexpr uint32_t kIceLakeEcx =
       1u << 1 | 1u << 6 | 1u << 8 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 14;
   if (all(saved, kSavedAvx512) && all(basic.ecx, kIceLakeBasic) && all(extended.ebx, kIceLakeEbx) &&
