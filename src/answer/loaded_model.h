@@ -27,7 +27,12 @@ struct LoadedModel {
 
 // `path` is a .gguf or a folder; `mmproj` may be empty (found beside the model). A chat template in
 // `template_override` replaces the files' own.
+// Sets model.vocabulary_bytes.
 Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
                                                 const std::string& mmproj = {});
+
+// What the tokenizer's tables of these files will take in memory, by building them; 0 where the
+// files have none, or the allocator does not tell.
+int64_t measure_vocabulary(const ModelFile& file);
 
 } // namespace pinhole

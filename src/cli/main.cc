@@ -1,10 +1,12 @@
 // pinhole: vision-language models on the computer at hand. One file per subcommand.
+#include "base/allocated.h"
 #include "cli/common.h"
 
 #include <cstdlib>
 
 int main(int argc, char** argv) {
   using namespace pinhole::cli;
+  pinhole::return_large_blocks();
   CLI::App app{
       "pinhole answers questions about pictures with a local model, in memory planned ahead."};
   app.set_version_flag("--version", std::string("pinhole ") + PINHOLE_VERSION);

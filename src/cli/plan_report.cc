@@ -1,5 +1,6 @@
 #include "cli/plan_report.h"
 
+#include "answer/loaded_model.h"
 #include "cli/common.h"
 
 #include <algorithm>
@@ -56,6 +57,8 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
   if (!report.remote && !place.machine)
     report.uncached_bytes = uncached_bytes(report.files);
   PINHOLE_TRY(report.model, describe_model(report.files));
+  if (!report.config_only && !report.remote)
+    report.model.vocabulary_bytes = measure_vocabulary(report.files.text);
   // Counted before a recipe changes what the weights are.
   report.transformers = transformers_footprint(report.model);
   if (!request.weights.empty())

@@ -84,6 +84,10 @@ void OpRunner::turn_over(const Weight& weight, const std::byte* data, int64_t be
 void OpRunner::run(size_t op_idx, int thread_idx) {
   const Op& op = graph_.ops()[op_idx];
   std::byte* work = workspace(op_idx);
+  if (thread_idx == 0) { // nobody is in the op before any more, nor in the one after
+    for (Deal& next : deals_[(op_idx + 1) % 2])
+      next.reset();
+  }
   switch (op.kind) {
   case OpKind::kEmbed:
     return embed(op, thread_idx);
@@ -94,7 +98,7 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
   case OpKind::kGatherWeighted:
     return gather_weighted(op, work, thread_idx);
   case OpKind::kMatmul:
-    return matmul(op, work, thread_idx);
+    return matmul(op, deal(op_idx, 0), work, thread_idx);
   case OpKind::kRmsNorm:
   case OpKind::kLayerNorm:
     return norm(op, work, thread_idx);
@@ -109,11 +113,11 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
   case OpKind::kKvStore:
     return kv_store(op, thread_idx);
   case OpKind::kAttention:
-    return attention(op, work, thread_idx);
+    return attention(op, deal(op_idx, 0), work, thread_idx);
   case OpKind::kRoute:
     return route(op, thread_idx);
   case OpKind::kMoe:
-    return moe(op, work, thread_idx);
+    return moe(op, op_idx, work, thread_idx);
   }
 }
 
@@ -178,7 +182,7 @@ void OpRunner::gather_weighted(const Op& op, std::byte* work, int thread_idx) {
   }
 }
 
-void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
+void OpRunner::matmul(const Op& op, Deal& pieces, std::byte* work, int thread_idx) {
   const Rows x = rows(op.x);
   if (x.rows == 0)
     return;
@@ -207,47 +211,59 @@ void OpRunner::matmul(const Op& op, std::byte* work, int thread_idx) {
   }
   pool_.barrier();
 
+  int64_t first = 0; // piece of the part
+  int64_t piece = pieces.next();
   for (const MatmulPart& part : op.parts) {
     const Weight& weight = graph_.weight(part.weight);
     const MatmulKernel* kernel =
         kernels_.table->matmul(kernel_format(weight), x.rows, kernels_.exact);
-    const Share n = share(weight.rows, kernel->n_step, thread_idx);
-    if (n.begin == n.end)
-      continue;
+    const Pieces split = pieces_of(weight.rows, weight.row_stride_bytes, kernel->n_step,
+                                   kernels_.num_threads, x.rows);
     const Rows y = rows(part.y);
-    MatmulArgs args{};
     const auto* pack = std::find(packs.begin(), packs.end(), kernel->pack_x);
-    args.x = packed[static_cast<size_t>(pack - packs.begin())];
-    args.w = weight.data + n.begin * weight.row_stride_bytes;
-    args.w_row_bytes = weight.row_stride_bytes;
-    args.bias = part.bias == kNoWeight ? nullptr : as_f32(part.bias, own) + n.begin;
-    args.y = y.data + n.begin;
-    args.y_stride = y.stride;
-    if (op.residual != kNoValue) {
-      const Rows residual = rows(op.residual);
-      args.residual = residual.data + n.begin;
-      args.residual_stride = residual.stride;
+    for (; piece < first + split.count; piece = pieces.next()) {
+      const int64_t begin = (piece - first) * split.rows;
+      MatmulArgs args{};
+      args.x = packed[static_cast<size_t>(pack - packs.begin())];
+      args.w = weight.data + begin * weight.row_stride_bytes;
+      args.w_row_bytes = weight.row_stride_bytes;
+      args.bias = part.bias == kNoWeight ? nullptr : as_f32(part.bias, own) + begin;
+      args.y = y.data + begin;
+      args.y_stride = y.stride;
+      if (op.residual != kNoValue) {
+        const Rows residual = rows(op.residual);
+        args.residual = residual.data + begin;
+        args.residual_stride = residual.stride;
+      }
+      args.m = x.rows;
+      args.n = std::min(split.rows, weight.rows - begin);
+      args.k = weight.cols;
+      args.activation = kernel_activation(op.activation);
+      args.scratch = own + sizes.vector_bytes;
+      if (weight.transposed)
+        multiply_transposed(weight, weight.data, begin,
+                            own + sizes.vector_bytes + sizes.scratch_bytes, *kernel, args);
+      else
+        kernel->run(args);
     }
-    args.m = x.rows;
-    args.n = n.end - n.begin;
-    args.k = weight.cols;
-    args.activation = kernel_activation(op.activation);
-    args.scratch = own + sizes.vector_bytes;
-    if (!weight.transposed) {
-      kernel->run(args);
-      continue;
-    }
-    auto* strip = reinterpret_cast<float*>(own + sizes.vector_bytes + sizes.scratch_bytes);
-    args.w = strip;
-    args.w_row_bytes = weight.cols * 4;
-    for (int64_t begin = n.begin; begin < n.end; begin += kTransposeStripRows) {
-      args.n = std::min(kTransposeStripRows, n.end - begin);
-      turn_over(weight, weight.data, begin, args.n, strip);
-      kernel->run(args);
-      args.y += args.n;
-      args.bias = args.bias == nullptr ? nullptr : args.bias + args.n;
-      args.residual = args.residual == nullptr ? nullptr : args.residual + args.n;
-    }
+    first += split.count;
+  }
+}
+
+// The rows from `begin` on of a matrix that is stored turned over, a strip at a time.
+void OpRunner::multiply_transposed(const Weight& weight, const std::byte* data, int64_t begin,
+                                   std::byte* work, const MatmulKernel& kernel,
+                                   MatmulArgs args) const {
+  auto* strip = reinterpret_cast<float*>(work);
+  args.w = strip;
+  args.w_row_bytes = weight.cols * 4;
+  for (const int64_t end = begin + args.n; begin < end; begin += kTransposeStripRows) {
+    args.n = std::min(kTransposeStripRows, end - begin);
+    turn_over(weight, data, begin, args.n, strip);
+    kernel.run(args);
+    args.y += args.n;
+    args.bias = args.bias == nullptr ? nullptr : args.bias + args.n;
+    args.residual = args.residual == nullptr ? nullptr : args.residual + args.n;
   }
 }
 
@@ -344,7 +360,7 @@ void OpRunner::kv_store(const Op& op, int thread_idx) {
   }
 }
 
-void OpRunner::attention(const Op& op, std::byte* work, int thread_idx) {
+void OpRunner::attention(const Op& op, Deal& pieces, std::byte* work, int thread_idx) {
   const Rows q = rows(op.x);
   const Rows y = rows(op.y);
   AttentionArgs args{};
@@ -383,29 +399,20 @@ void OpRunner::attention(const Op& op, std::byte* work, int thread_idx) {
       work +
       thread_idx * round_up(kernel->scratch_bytes(q.rows, planned_keys, op.head_dim), kAlignment);
 
-  const int64_t group = op.heads / op.kv_heads; // query heads that read the same keys
-  const int threads = kernels_.num_threads;
-  if (q.rows == 1 || op.kv_heads % threads == 0) {
-    const Share heads = share(op.kv_heads, 1, thread_idx);
-    args.head_begin = heads.begin * group;
-    args.head_end = heads.end * group;
-    args.q_begin = 0;
-    args.q_end = q.rows;
-    if (args.head_begin < args.head_end)
-      kernel->run(args);
-    return;
-  }
-  // Heads do not divide among the threads: each head's queries do. Threads take another part of
-  // each head, so that the later (longer) part of causal queries goes around.
-  for (int64_t head = 0; head < op.kv_heads; ++head) {
-    const Share queries =
-        share_of(q.rows, kernel->q_step, static_cast<int>((thread_idx + head) % threads), threads);
+  // A piece is a head of keys with its query heads; where there are few, part of its queries.
+  constexpr int64_t kPerThread = 4;
+  const int64_t group = op.heads / op.kv_heads;
+  const int64_t wanted = kernels_.num_threads == 1 ? 1 : kPerThread * kernels_.num_threads;
+  const int64_t steps = ceil_div(q.rows, kernel->q_step);
+  const int64_t parts = std::min(steps, ceil_div(wanted, op.kv_heads));
+  for (int64_t piece = pieces.next(); piece < op.kv_heads * parts; piece = pieces.next()) {
+    const int64_t head = piece % op.kv_heads;
+    const int64_t part = parts - 1 - piece / op.kv_heads; // a causal prompt's last part is longest
     args.head_begin = head * group;
     args.head_end = (head + 1) * group;
-    args.q_begin = queries.begin;
-    args.q_end = queries.end;
-    if (args.q_begin < args.q_end)
-      kernel->run(args);
+    args.q_begin = std::min(steps * part / parts * kernel->q_step, q.rows);
+    args.q_end = std::min(steps * (part + 1) / parts * kernel->q_step, q.rows);
+    kernel->run(args);
   }
 }
 

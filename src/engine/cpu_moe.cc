@@ -72,7 +72,7 @@ MoeState split(std::byte* work, const MoeWorkspace& sizes, int64_t experts, int6
 
 } // namespace
 
-void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
+void OpRunner::moe(const Op& op, size_t op_idx, std::byte* work, int thread_idx) {
   const Rows x = rows(op.x);
   const Rows y = rows(op.y);
   const Rows weights = rows(op.b);
@@ -132,57 +132,57 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
       at += round_up(kernel->x_bytes(m, weight.cols), kAlignment);
     }
   };
-  // This thread's rows of `weight`, of every expert, times that expert's packed rows.
+  // `weight` of every expert times that expert's packed rows; the pieces from `first` on of this
+  // phase. Returns the first after them. A thread that has `piece` in its hand goes on with it.
+  int64_t piece = 0;
   const auto multiply = [&](const Weight& weight, const std::byte* packed, float* out,
-                            int64_t out_stride) {
+                            int64_t out_stride, Deal& pieces, int64_t first) {
     for (int64_t e = 0; e < experts; ++e) {
       const int64_t m = s.expert_begin[e + 1] - s.expert_begin[e];
       if (m == 0)
         continue;
       const MatmulKernel* kernel = kernels_.table->matmul(kernel_format(weight), m, kernels_.exact);
-      const Share n = share(weight.rows, kernel->n_step, thread_idx);
-      MatmulArgs args{};
-      args.x = packed + s.packed_at[e];
-      args.y_stride = out_stride;
-      args.m = m;
-      args.k = weight.cols;
-      args.scratch = s.scratch;
-      float* expert_out = out + s.expert_begin[e] * out_stride;
+      const Pieces split =
+          pieces_of(weight.rows, weight.row_stride_bytes, kernel->n_step, kernels_.num_threads, m);
       const std::byte* data = weight.data + e * weight.expert_stride_bytes;
-      if (!weight.transposed) {
-        args.w = data + n.begin * weight.row_stride_bytes;
+      for (; piece < first + split.count; piece = pieces.next()) {
+        const int64_t begin = (piece - first) * split.rows;
+        MatmulArgs args{};
+        args.x = packed + s.packed_at[e];
+        args.y = out + s.expert_begin[e] * out_stride + begin;
+        args.y_stride = out_stride;
+        args.m = m;
+        args.n = std::min(split.rows, weight.rows - begin);
+        args.k = weight.cols;
+        args.scratch = s.scratch;
+        args.w = data + begin * weight.row_stride_bytes;
         args.w_row_bytes = weight.row_stride_bytes;
-        args.y = expert_out + n.begin;
-        args.n = n.end - n.begin;
-        if (args.n > 0)
+        if (weight.transposed)
+          multiply_transposed(weight, data, begin, s.strip, *kernel, args);
+        else
           kernel->run(args);
-        continue;
       }
-      // Stored [k, n]: turn a strip of rows over, then multiply it.
-      auto* strip = reinterpret_cast<float*>(s.strip);
-      for (int64_t begin = n.begin; begin < n.end; begin += kTransposeStripRows) {
-        const int64_t count = std::min(kTransposeStripRows, n.end - begin);
-        turn_over(weight, data, begin, count, strip);
-        args.w = strip;
-        args.w_row_bytes = weight.cols * 4;
-        args.y = expert_out + begin;
-        args.n = count;
-        kernel->run(args);
-      }
+      first += split.count;
     }
+    return first;
   };
 
   // gate, up = …chunk(2); current = act_fn(gate) * up
   std::byte* packed_up = gate.format == up.format ? s.packed : s.packed + sizes.packed_bytes / 2;
   pack(gate, s.x, x.cols, s.packed);
   pool_.barrier();
-  multiply(gate, s.packed, s.hidden, 2 * ffn);
+  piece = deal(op_idx, 0).next();
+  int64_t first = multiply(gate, s.packed, s.hidden, 2 * ffn, deal(op_idx, 0), 0);
+  Deal* pieces = &deal(op_idx, 0);
   if (packed_up != s.packed) {
     pool_.barrier(); // packed_at is about to change
     pack(up, s.x, x.cols, packed_up);
     pool_.barrier();
+    pieces = &deal(op_idx, 1);
+    piece = pieces->next();
+    first = 0;
   }
-  multiply(up, packed_up, s.hidden + ffn, 2 * ffn);
+  multiply(up, packed_up, s.hidden + ffn, 2 * ffn, *pieces, first);
   pool_.barrier();
   for (int64_t r = gathered.begin; r < gathered.end; ++r) {
     float* row = s.hidden + r * 2 * ffn;
@@ -192,7 +192,8 @@ void OpRunner::moe(const Op& op, std::byte* work, int thread_idx) {
   // down_proj, over the gathered rows, which are not needed any more
   pack(down, s.hidden, 2 * ffn, s.packed);
   pool_.barrier();
-  multiply(down, s.packed, s.x, x.cols);
+  piece = deal(op_idx, 2).next();
+  multiply(down, s.packed, s.x, x.cols, deal(op_idx, 2), 0);
   pool_.barrier();
   const Share tokens = share(x.rows, 1, thread_idx);
   for (int64_t t = tokens.begin; t < tokens.end; ++t) {

@@ -14,6 +14,7 @@
 #define PINHOLE_DECODE 1
 #include "kernels/matmul_decode.inl"
 #include "kernels/matmul_decode_32.inl"
+#include "kernels/matmul_decode_k4.inl"
 #endif
 #if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512)
 #define PINHOLE_PANELS 1
@@ -42,9 +43,11 @@ template <FormatId f> constexpr MatmulKernel int_kernel(const char* name) {
 }
 template <FormatId f> constexpr MatmulKernel one_row_kernel(const char* name) {
 #if defined(PINHOLE_DECODE)
-  if constexpr (is_k_format(f))
+  if constexpr (f == FormatId::kQ4_K || f == FormatId::kQ5_K)
+    return {name, 4, k_x_bytes, 1, k_pack_x<vnni_order<f>()>, no_scratch_bytes, k4_run_1<f>};
+  else if constexpr (is_k_format(f))
     return {name, 4, k_x_bytes, 1, k_pack_x<vnni_order<f>()>, no_scratch_bytes, k_run_1<f>};
-  if constexpr (is_format_of_32(f))
+  else if constexpr (is_format_of_32(f))
     return {name,          4, eight_x_bytes, 1, eight_pack_x<vnni_order<f>()>, no_scratch_bytes,
             run_1_of_32<f>};
 #endif

@@ -80,17 +80,6 @@ void k_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t row_
   }
 }
 
-// The 8 scales and 8 minima of Q4_K and Q5_K as 16 words, times f: s * f, then m * f.
-PINHOLE_INLINE __m256i k_scales_times_f(const uint8_t* packed, const KX& x) {
-  uint32_t words[4];
-  unpack_k_scales(packed, words, words + 2);
-  __m128i bytes =
-      _mm_set_epi64x(static_cast<int64_t>(words[2] | static_cast<uint64_t>(words[3]) << 32),
-                     static_cast<int64_t>(words[0] | static_cast<uint64_t>(words[1]) << 32));
-  return _mm256_mullo_epi16(_mm256_cvtepu8_epi16(bytes),
-                            _mm256_load_si256(reinterpret_cast<const __m256i*>(x.f_of_32_twice)));
-}
-
 // Scales of the groups times f as 16 words (of 8 groups: s * f, then m * f), and lanes that add up
 // to what the codes' offsets are multiplied by: sums of x, times those of the minima or the scales.
 struct KScales {
@@ -102,14 +91,6 @@ PINHOLE_INLINE __m256i words_of(const int16_t* p) {
   return _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
 }
 
-template <class Block> PINHOLE_INLINE KScales k_scales(const Block& b, const KX& x) {
-  KScales s;
-  s.times_f = k_scales_times_f(b.scales, x);
-  __m128i sums = _mm_load_si128(reinterpret_cast<const __m128i*>(x.sum_of_32));
-  sums = _mm_madd_epi16(_mm256_extracti128_si256(s.times_f, 1), sums);
-  s.offsets = _mm256_zextsi128_si256(sums);
-  return s;
-}
 PINHOLE_INLINE KScales k_scales(const BlockQ6K& b, const KX& x) {
   KScales s;
   __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.scales));
@@ -139,8 +120,6 @@ PINHOLE_INLINE KScales k_scales(const BlockQ2K& b, const KX& x) {
 // groups' scales.
 PINHOLE_INLINE float k_offset(const BlockQ2K& b, float) { return quick_f16(b.dmin); }
 PINHOLE_INLINE float k_offset(const BlockQ3K&, float d) { return 4.0f * d; }
-PINHOLE_INLINE float k_offset(const BlockQ4K& b, float) { return quick_f16(b.dmin); }
-PINHOLE_INLINE float k_offset(const BlockQ5K& b, float) { return quick_f16(b.dmin); }
 PINHOLE_INLINE float k_offset(const BlockQ6K&, float d) { return 32.0f * d; }
 
 // A row's sum so far: of scaled products, and what the codes' offsets add.
@@ -197,22 +176,7 @@ PINHOLE_INLINE void k_block(const Block& b, const KX& x, RowSum& sum) {
   KScales s = k_scales(b, x);
   __m256i scales = k_spread<by_32>(s.times_f);
   IVec even = iv_zero(), odd = iv_zero();
-  if constexpr (f == FormatId::kQ4_K || f == FormatId::kQ5_K) {
-    const __m256i nibble = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      __m256i packed = load_32(b.qs + 32 * c);
-      __m256i low = _mm256_and_si256(packed, nibble);
-      __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), nibble);
-      if constexpr (f == FormatId::kQ5_K) {
-        __m256i h = load_32(b.qh), bit = _mm256_set1_epi8(16);
-        low = _mm256_or_si256(low, _mm256_and_si256(bits_up(h, 4 - 2 * c), bit));
-        high = _mm256_or_si256(high, _mm256_and_si256(bits_up(h, 3 - 2 * c), bit));
-      }
-      even = k_group(even, low, x, 2 * c, scales);
-      odd = k_group(odd, high, x, 2 * c + 1, scales);
-    }
-  } else if constexpr (f == FormatId::kQ6_K) {
+  if constexpr (f == FormatId::kQ6_K) {
     const __m256i nibble = _mm256_set1_epi8(15), two = _mm256_set1_epi8(0x30);
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h) {

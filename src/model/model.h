@@ -77,6 +77,8 @@ struct Model {
   Graph vision; // outputs "features.0", "features.1", ...: [tokens, feature_size]
   std::vector<std::string> unused_tensors; // in the files, but the family does not know them
   uint64_t weight_bytes = 0;               // of the tensors that are used
+  // Of the tokenizer's tables, by building them (answer/loaded_model.h); 0: not known.
+  int64_t vocabulary_bytes = 0;
 };
 
 // The files of a model: text, and for GGUF the projector beside it.

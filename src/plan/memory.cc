@@ -7,10 +7,11 @@ namespace pinhole {
 
 namespace {
 
-// Measured on the bundled model and on Qwen3-VL-2B (151,936 tokens): libraries and the program's
-// own data, and per vocabulary entry the tokenizer's tables. docs/performance.md has the command.
-constexpr int64_t kProgramBytes = 4 << 20;
-constexpr int64_t kBytesPerVocabularyEntry = 160;
+// Libraries' and the program's own data, the description of the model among them; and the
+// tokenizer's tables per entry, where only a configuration tells of them. Measured on the models
+// of docs/performance.md, which has the command.
+constexpr int64_t kProgramBytes = 3 << 19;
+constexpr int64_t kBytesPerVocabularyEntry = 80;
 constexpr int64_t kMaxCacheBytes = int64_t{1} << 50; // nothing real is near it
 
 // A graph whose matrices are all F32 is computed in F32: who keeps such a file wants the precision.
@@ -103,7 +104,9 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
                 {}, "lower --ctx");
   }
   plan.kv_cache_bytes = shape.parallel * kv_cache_bytes(model.cache, kernels.kv_type, plan.shape);
-  plan.fixed_bytes = kProgramBytes + model.vocab_size * kBytesPerVocabularyEntry;
+  plan.fixed_bytes =
+      kProgramBytes + (model.vocabulary_bytes > 0 ? model.vocabulary_bytes
+                                                  : model.vocab_size * kBytesPerVocabularyEntry);
   plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
   return plan;
 }
