@@ -54,20 +54,28 @@ def size_of(picture):
     return unpack(">II", head[16:24])
 
 
-def compare(arguments, model, ctx, picture):
+def ask(arguments, model, ctx, picture, tokens):
+    command = [arguments.pinhole, "ask", "--json", "--ignore-eos", "--ctx", str(ctx), "-i", picture]
+    command += ["-m", model] if model else []
+    command += ["--mmproj", arguments.mmproj] if arguments.mmproj else []
+    return run_json(command + ["-n", str(tokens), "Describe this picture."])
+
+
+def text_tokens(arguments, model):
+    """Tokens of the prompt beside a picture's. Also brings the model into the page cache."""
+    tokens = ask(arguments, model, max(arguments.ctx), arguments.image[0], 1)["tokens"]
+    return tokens["prompt"] - tokens["picture"]
+
+
+def compare(arguments, model, ctx, picture, prompt):
     width, height = size_of(picture)
-    files = ([] if model is None else ["-m", model]) + (
-        ["--mmproj", arguments.mmproj] if arguments.mmproj else []
-    )
-    asked = [arguments.pinhole, "ask", "--json", "--ignore-eos", "--ctx", str(ctx), "-i", picture]
-    asked += files + ["-n", str(ctx if arguments.fill else arguments.tokens), "Describe this picture."]
-    runs = [run_json(asked) for _ in range(arguments.rounds)]
-    tokens = runs[0]["tokens"]
     plan = [arguments.pinhole, "plan", "--json", "--ctx", str(ctx), "--image", f"{width}x{height}"]
     plan += [model] if model else []
     plan += ["--mmproj", arguments.mmproj] if arguments.mmproj else []
-    plan += ["--prompt", str(tokens["prompt"] - tokens["picture"])]
-    planned = run_json(plan)
+    planned = run_json(plan + ["--prompt", str(prompt)])
+    wanted = ctx if arguments.fill else arguments.tokens
+    runs = [ask(arguments, model, ctx, picture, wanted) for _ in range(arguments.rounds)]
+    tokens = runs[0]["tokens"]
     middle = lambda get: statistics.median(get(run) for run in runs)
     # A token of the answer is decoded at a depth between the prompt's and the last one's.
     deepest = planned["speed"]["tokens_per_second_full_context"]
@@ -114,9 +122,10 @@ def main():
             f"{'anonymous MiB':^24} {'resident MiB':^24} {'first token s':^22} {'tokens/s':^22}"
         )
     for model in arguments.model:
+        prompt = text_tokens(arguments, model)
         for ctx in arguments.ctx:
             for picture in arguments.image:
-                result = compare(arguments, model, ctx, picture)
+                result = compare(arguments, model, ctx, picture, prompt)
                 results.append(result)
                 if arguments.json:
                     continue

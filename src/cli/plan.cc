@@ -5,6 +5,7 @@
 #include "cli/common.h"
 #include "cli/plan_report.h"
 #include "plan/machine.h"
+#include "plan/moment.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -60,9 +61,7 @@ class PlanCommand {
         return report(made.error());
       reports_.push_back(std::move(*made));
     }
-    measure(*kernels);
-    for (PlanReport& one : reports_)
-      one.speed = speed_of(one.model, one.run, *kernels, rates_, *place, one.uncached_bytes);
+    measure(*kernels, *place);
     if (reports_.size() == 1 && wants_alternatives(reports_[0])) {
       options_.request.path = reports_[0].path;
       reports_[0].options = find_options(alternatives_, options_.request, *kernels, rates_, *place);
@@ -94,37 +93,41 @@ class PlanCommand {
     return options_.alternatives || report.run.verdict() != Verdict::kFits;
   }
 
-  // The rates that are not kept yet. Predictions go on when they cannot be kept.
-  void measure(const KernelChoice& kernels) {
+  // The rates that are not kept yet, then those of the moment, of each model. Predictions go on
+  // when they cannot be kept; they are not kept when other work took the cores meanwhile.
+  void measure(const KernelChoice& kernels, const Place& place) {
     rates_ = load_rates(kernels);
     if (options_.measure)
       rates_ = KernelRates{rates_.cpu, rates_.isa, rates_.num_threads, rates_.exact};
     ThreadPool threads(kernels.num_threads);
+    ProgressLine progress(!options_.json);
+    progress.update("measuring this machine", 0, 1, "");
+    const Disturbance others;
     bool measured = false;
-    {
-      ProgressLine progress(!options_.json);
-      progress.update("measuring this machine", 0, 1, "");
-      rates_.read_gb_per_s = measure_read(*kernels.table, threads).all_threads;
-      for (const PlanReport& one : reports_) {
-        const bool has_file = !one.files.text.parts().empty() && !one.remote;
-        if ((one.run.residency.streams() || options_.layers || one.uncached_bytes > 0) && has_file)
-          rates_.disk_gb_per_s = measure_disk(one.files.text.parts().front());
-        if (has_file && one.uncached_bytes == 0)
-          rates_.map_gb_per_s = measure_mapping(one.files.text.parts().front());
-        for (const Graph* graph : {&one.model.text, &one.model.vision})
-          measured = measure_rates(*graph, kernels, threads, rates_) || measured;
-      }
-      if (reports_.size() == 1 && wants_alternatives(reports_[0]))
-        alternatives_ = quantised_models(reports_[0].model, options_.request.weights);
-      for (const QuantisedModel& one : alternatives_) {
-        for (const Graph* graph : {&one.model.text, &one.model.vision})
-          measured = measure_rates(*graph, kernels, threads, rates_) || measured;
-      }
+    for (const PlanReport& one : reports_) {
+      for (const Graph* graph : {&one.model.text, &one.model.vision})
+        measured = measure_rates(*graph, kernels, threads, rates_) || measured;
     }
-    const auto saved = measured ? save_rates(rates_) : Status{};
+    if (reports_.size() == 1 && wants_alternatives(reports_[0]))
+      alternatives_ = quantised_models(reports_[0].model, options_.request.weights);
+    for (const QuantisedModel& one : alternatives_) {
+      for (const Graph* graph : {&one.model.text, &one.model.vision})
+        measured = measure_rates(*graph, kernels, threads, rates_) || measured;
+    }
+    const auto saved = measured && !others.disturbed() ? save_rates(rates_) : Status{};
     if (!saved)
       fmt::print(stderr, "pinhole: the measured rates are not kept: {}\n", saved.error().text());
-    rates_ = rates_at(rates_, measure_arithmetic(*kernels.table, threads));
+    const KernelRates kept = rates_;
+    for (PlanReport& one : reports_) {
+      rates_ = kept;
+      const bool has_file = !one.files.text.parts().empty() && !one.remote;
+      const MappedFile* file = has_file ? &one.files.text.parts().front() : nullptr;
+      if ((one.run.residency.streams() || options_.layers || one.uncached_bytes > 0) && has_file)
+        rates_.disk_gb_per_s = measure_disk(*file);
+      measure_moment(one.model.text, one.uncached_bytes == 0 ? file : nullptr, kernels, threads,
+                     rates_);
+      one.speed = speed_of(one.model, one.run, kernels, rates_, place, one.uncached_bytes);
+    }
   }
 
   void print() const {

@@ -8,9 +8,7 @@ namespace {
 static_assert(kIntRows == 4);
 
 // Four blocks, one of each row.
-template <class Block> struct FourBlocks {
-  const Block* of[4];
-};
+template <class Block> struct FourBlocks { const Block* of[4]; };
 
 // d and dmin of rows 0 to 3, times `factor`: d0, dmin0, d1, dmin1, ...
 template <class Block> PINHOLE_INLINE __m256 k4_factors(const FourBlocks<Block>& b, float factor) {
@@ -25,7 +23,8 @@ template <class Block> PINHOLE_INLINE __m256 k4_factors(const FourBlocks<Block>&
 
 // The same of two rows, one in each half: 8 scales, then 8 minima, as bytes.
 PINHOLE_INLINE __m256i k4_scale_bytes(const uint8_t* first, const uint8_t* second) {
-  __m256i packed = _mm256_inserti128_si256(_mm256_castsi128_si256(load_16(first)), load_16(second), 1);
+  __m256i packed =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(load_16(first)), load_16(second), 1);
   __m256i low = _mm256_srlv_epi32(_mm256_shuffle_epi32(packed, 0x98),
                                   _mm256_setr_epi32(0, 0, 0, 4, 0, 0, 0, 4));
   __m256i high = _mm256_srli_epi32(_mm256_shuffle_epi32(packed, 0x50), 2);
@@ -104,8 +103,7 @@ template <class Block> PINHOLE_INLINE __m512i k4_scale_bytes(const FourBlocks<Bl
   const __m512i down = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0, 0, 4));
   const __m512i low_bits =
       _mm512_broadcast_i32x4(_mm_setr_epi32(0x3f3f3f3f, 0x0f0f0f0f, 0x3f3f3f3f, 0x0f0f0f0f));
-  const __m512i high_bits =
-      _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
+  const __m512i high_bits = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
   __m512i low = _mm512_srlv_epi32(_mm512_shuffle_epi32(packed, _MM_PERM_ENUM(0x98)), down);
   __m512i high = _mm512_srli_epi32(_mm512_shuffle_epi32(packed, _MM_PERM_ENUM(0x50)), 2);
   return _mm512_ternarylogic_epi32(_mm512_and_si512(low, low_bits), high, high_bits, 0xf8);
@@ -136,10 +134,10 @@ PINHOLE_INLINE void k4_blocks(const FourBlocks<Block>& b, const KX& x, Vec* sums
   const __m512i sums_of_x = _mm512_maskz_broadcast_i32x4(0xf0f0, load_16(x.sum_of_32));
 #pragma GCC unroll 2
   for (int pair = 0; pair < 2; ++pair) {
-    const __m512i which = _mm512_setr_epi32(
-        4 * pair + 1, 4 * pair + 1, 4 * pair + 1, 4 * pair + 1, 4 * pair + 1, 4 * pair + 1,
-        4 * pair + 1, 4 * pair + 1, 4 * pair + 3, 4 * pair + 3, 4 * pair + 3, 4 * pair + 3,
-        4 * pair + 3, 4 * pair + 3, 4 * pair + 3, 4 * pair + 3);
+    const __m512i which = _mm512_setr_epi32(4 * pair + 1, 4 * pair + 1, 4 * pair + 1, 4 * pair + 1,
+                                            4 * pair + 1, 4 * pair + 1, 4 * pair + 1, 4 * pair + 1,
+                                            4 * pair + 3, 4 * pair + 3, 4 * pair + 3, 4 * pair + 3,
+                                            4 * pair + 3, 4 * pair + 3, 4 * pair + 3, 4 * pair + 3);
     offsets[pair] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(scales[pair], sums_of_x)),
                                      _mm512_permutexvar_ps(which, factors), offsets[pair]);
   }
@@ -156,8 +154,8 @@ PINHOLE_INLINE void k4_blocks(const FourBlocks<Block>& b, const KX& x, Vec* sums
           0x55555555u, _mm512_load_si512(r % 2 == 0 ? kFirst.at[z] : kSecond.at[z]), scales[r / 2]);
       products = _mm512_dpwssd_epi32(products, dot, scale); // a dot of four products fits a word
     }
-    sums[r] = v_fma(iv_to_float(products),
-                    _mm512_permutexvar_ps(_mm512_set1_epi32(2 * r), factors), sums[r]);
+    sums[r] = v_fma(iv_to_float(products), _mm512_permutexvar_ps(_mm512_set1_epi32(2 * r), factors),
+                    sums[r]);
   }
 }
 

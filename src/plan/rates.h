@@ -4,7 +4,6 @@
 #pragma once
 
 #include "base/json.h"
-#include "base/mapped_file.h"
 #include "base/thread_pool.h"
 #include "kernels/table.h"
 #include "plan/layout.h"
@@ -24,6 +23,9 @@ struct FormatRate {
   double one_gb_per_s = 0; // one row of x, weights from the caches: what arithmetic allows decode
   double out_gb_per_s = 0;
   double peak_gop_per_s = 0; // what measure_arithmetic said beside it; 0: not known
+  // One row of x, weights from memory, or from the caches where a token's fit them: of this moment
+  // (plan/moment.h), not kept; 0: not known.
+  double memory_gb_per_s = 0;
 
   bool measured() const {
     return many_gflop_per_s > 0 && unpack_gb_per_s > 0 && pack_gb_per_s > 0 && one_gb_per_s > 0 &&
@@ -53,14 +55,9 @@ struct KernelRates {
 
 // Measures what is missing in `rates` of the formats that `graph` multiplies with: some tens of
 // milliseconds a format, a quarter of a second for the rest. Returns whether anything was measured.
-// The read rate, which neighbours on a shared machine change by a factor of two, is not kept:
-// `measure_read` (plan/machine.h) tells it of the moment.
+// What is of the moment is measured anew each time: plan/moment.h.
 bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
                    KernelRates& rates);
-
-// First touch of a mapping, a page at a time, in GB/s: of a part of `file`, which the page cache
-// holds. What was touched is unmapped again. 0 for an empty file.
-double measure_mapping(const MappedFile& file);
 
 // The rates as they are when measure_arithmetic says `peak_gop_per_s`: on a shared machine cores
 // lend their time, or their clock, to neighbours.

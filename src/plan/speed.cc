@@ -47,18 +47,25 @@ double stream_seconds(double bytes, const KernelRates& rates) {
   return per_giga(bytes, kStreamShare * rates.read_gb_per_s);
 }
 
-// A matrix (or several experts): arithmetic beside memory. One row's kernel is judged by the bytes
-// that it gets through; several rows share what one row costs until arithmetic binds.
+// One row of x by so many bytes of weights: as it was measured on as many, or from what memory and
+// the kernel do on their own.
+double one_row_seconds(double bytes, const FormatRate& rate, const KernelRates& rates) {
+  if (rate.memory_gb_per_s > 0)
+    return per_giga(bytes, kStepShare * rate.memory_gb_per_s);
+  return overlapped(stream_seconds(bytes, rates), per_giga(bytes, rate.one_gb_per_s));
+}
+
+// A matrix (or several experts). One row's kernel is judged by the bytes that it gets through;
+// several rows share what one row costs until arithmetic binds.
 double matrix_seconds(const Work& work, double rows, double out_bytes, const FormatRate& rate,
                       const KernelRates& rates) {
-  const double memory = stream_seconds(work.weight_bytes, rates);
-  const double one_row = overlapped(memory, per_giga(work.weight_bytes, rate.one_gb_per_s));
+  const double one_row = one_row_seconds(work.weight_bytes, rate, rates);
   if (rows <= 1)
     return one_row;
   const double many =
-      (per_giga(work.flops, rate.many_gflop_per_s) +
-       per_giga(work.weight_bytes, rate.unpack_gb_per_s) + per_giga(out_bytes, rate.out_gb_per_s)) /
-      kRunShare;
+      (per_giga(work.flops, rate.many_gflop_per_s) + per_giga(out_bytes, rate.out_gb_per_s)) /
+          kRunShare +
+      per_giga(work.weight_bytes, kColdShare * rate.unpack_gb_per_s);
   return std::max(one_row, many);
 }
 

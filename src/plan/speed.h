@@ -12,10 +12,15 @@
 
 namespace pinhole {
 
-// Of the rate that a matmul or attention reaches alone, in a run: weights come from memory there,
-// and threads wait for each other after every op. Qwen3-VL-2B, Zen 4: vision 0.86 to 0.9, prefill
-// 0.8 to 0.88 (perf beside plan).
-inline constexpr double kRunShare = 0.86;
+// Of the best rate that a matmul or attention reaches alone, in a run: threads wait for each other
+// after every op, and not every moment is the best. Qwen3-VL-2B and 4B (perf beside plan): Zen 4
+// vision 0.86 to 0.9, prefill 0.8 to 0.88; Zen 5 0.75 to 0.82.
+inline constexpr double kRunShare = 0.8;
+// Of the rate at which weights in a cache are unpacked for many rows: in a run they come from
+// mapped pages in memory. Zen 5, 64 beside 96 rows: 8.6 GB/s, 17 to 34 in the cache.
+inline constexpr double kColdShare = 0.35;
+// The same of the mean rate of one row of x by weights in memory: Zen 5 0.8 to 0.88.
+inline constexpr double kStepShare = 0.86;
 // Of a plain stream's rate, for weights in mapped files; the engine's ops reached 0.83 to 0.91.
 inline constexpr double kStreamShare = 0.9;
 
