@@ -147,7 +147,7 @@ Json report_to_json(const PlanReport& report, const KernelRates& rates, bool lay
       {"picture_embeddings", memory.features_bytes},
       {"picture_decoding", memory.picture_io_bytes},
       {"program", memory.fixed_bytes},
-      {"program_mapped", kProgramFileBytes},
+      {"program_mapped", memory.program_mapped_bytes},
       {"anonymous", memory.anonymous_bytes()},
       {"needed", report.run.needed_bytes()},
       {"limit", report.place.ram.bytes}};

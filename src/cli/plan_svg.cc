@@ -79,7 +79,7 @@ std::vector<Segment> segments_of(const PlanReport& report) {
       {"KV cache", m.kv_cache_bytes, 3},
       {"compute arena", m.arena_bytes, 4},
       {"pictures", m.features_bytes + m.picture_io_bytes, 5},
-      {"program", m.fixed_bytes + kProgramFileBytes, 6},
+      {"program", m.fixed_bytes + m.program_mapped_bytes, 6},
   };
   std::erase_if(all, [](const Segment& segment) { return segment.bytes == 0; });
   return all;

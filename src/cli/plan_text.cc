@@ -75,7 +75,7 @@ void print_memory(const PlanReport& report) {
   fmt::print("{}\n", bold("in all", STDOUT_FILENO));
   line("weights", m.mapped_bytes);
   line("anonymous", m.anonymous_bytes());
-  line("program and libraries", kProgramFileBytes, "mapped");
+  line("program and headers", m.program_mapped_bytes, "mapped");
   const Offload& gpu = report.run.offload;
   if (gpu.limit_bytes > 0) {
     line("on the GPU", gpu.used_bytes,

@@ -53,7 +53,7 @@ struct PlannedRun {
   QuestionShape question;
 
   int64_t needed_bytes() const {
-    return in_ram.anonymous_bytes() + in_ram.mapped_bytes + kProgramFileBytes;
+    return in_ram.anonymous_bytes() + in_ram.mapped_bytes + in_ram.program_mapped_bytes;
   }
   Verdict verdict() const;
 };

@@ -2,9 +2,11 @@
 
 #include "model/family.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <map>
 #include <unordered_set>
 
 namespace pinhole {
@@ -78,12 +80,17 @@ void account_tensors(const ModelFiles& files, Model& model) {
       used.insert(weight.tensor);
   }
   const auto visit = [&](const ModelFile& file) {
+    std::map<uint32_t, uint64_t> first; // tensor of each part
     for (const Tensor& tensor : file.tensors()) {
+      uint64_t& offset = first.try_emplace(tensor.part, tensor.file_offset).first->second;
+      offset = std::min(offset, tensor.file_offset);
       if (used.contains(&tensor))
         model.weight_bytes += tensor.bytes;
       else
         model.unused_tensors.push_back(tensor.name);
     }
+    for (const auto& [part, offset] : first)
+      model.header_bytes += offset;
   };
   for (const Graph* graph : {&model.text, &model.vision}) {
     for (const auto& [name, tensor] : graph->declared_tensors())

@@ -77,6 +77,7 @@ struct Model {
   Graph vision; // outputs "features.0", "features.1", ...: [tokens, feature_size]
   std::vector<std::string> unused_tensors; // in the files, but the family does not know them
   uint64_t weight_bytes = 0;               // of the tensors that are used
+  uint64_t header_bytes = 0; // of the files before their tensors, read when they are opened
   // Of the tokenizer's tables, by building them (answer/loaded_model.h); 0: not known.
   int64_t vocabulary_bytes = 0;
 };

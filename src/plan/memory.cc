@@ -10,8 +10,10 @@ namespace {
 // Libraries' and the program's own data, the description of the model among them; and the
 // tokenizer's tables per entry, where only a configuration tells of them. Measured on the models
 // of docs/performance.md, which has the command.
-constexpr int64_t kProgramBytes = 3 << 19;
+constexpr int64_t kProgramBytes = 3 << 18;
 constexpr int64_t kBytesPerVocabularyEntry = 80;
+// Code and libraries, mapped: measured 11.9 to 14 MiB, by what of them a model and a picture need.
+constexpr int64_t kProgramFileBytes = 25 << 19;
 constexpr int64_t kMaxCacheBytes = int64_t{1} << 50; // nothing real is near it
 
 // A graph whose matrices are all F32 is computed in F32: who keeps such a file wants the precision.
@@ -108,6 +110,7 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
       kProgramBytes + (model.vocabulary_bytes > 0 ? model.vocabulary_bytes
                                                   : model.vocab_size * kBytesPerVocabularyEntry);
   plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
+  plan.program_mapped_bytes = kProgramFileBytes + static_cast<int64_t>(model.header_bytes);
   return plan;
 }
 

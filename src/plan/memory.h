@@ -39,6 +39,9 @@ struct MemoryPlan {
   int64_t picture_io_bytes = 0;
   int64_t fixed_bytes = 0;  // program, graph, vocabulary tables (an allowance, not a reservation)
   int64_t mapped_bytes = 0; // weights: mapped, reclaimable
+  // The program's own code and libraries, and what stands before the weights in their files: mapped
+  // as well.
+  int64_t program_mapped_bytes = 0;
 
   int64_t anonymous_bytes() const {
     return arena_bytes + kv_cache_bytes + features_bytes + picture_io_bytes + fixed_bytes;

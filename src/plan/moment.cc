@@ -1,7 +1,7 @@
 #include "plan/moment.h"
 
-#include "plan/layout.h"
 #include "base/checked.h"
+#include "plan/layout.h"
 #include "plan/pages.h"
 #include "plan/work.h"
 
@@ -48,10 +48,11 @@ class DecodeRun {
   DecodeRun(const KernelChoice& choice, FormatId format, int64_t sample_bytes, int num_threads)
       : kernel_(choice.table->matmul(format, 1, choice.exact)), format_(format),
         row_bytes_(row_bytes(format, kColumns)),
-        piece_rows_(std::clamp(sample_bytes / kMatrices / kPieces / row_bytes_ / kPieceStep *
-                                   kPieceStep,
-                               kPieceStep, kMostPieceRows)),
-        x_(kernel_->x_bytes(1, kColumns)), y_(kPieces * piece_rows_ * 4), scratch_bytes_(round_up(kernel_->scratch_bytes(1, kColumns), 4096)),
+        piece_rows_(
+            std::clamp(sample_bytes / kMatrices / kPieces / row_bytes_ / kPieceStep * kPieceStep,
+                       kPieceStep, kMostPieceRows)),
+        x_(kernel_->x_bytes(1, kColumns)), y_(kPieces * piece_rows_ * 4),
+        scratch_bytes_(round_up(kernel_->scratch_bytes(1, kColumns), 4096)),
         scratch_(scratch_bytes_ * num_threads) {
     const Pages values(kColumns * 4);
     kernel_->pack_x(values.floats(), kColumns, 1, kColumns, 0, 1, x_.data());
@@ -185,7 +186,8 @@ void measure_moment(const Graph& text, const MappedFile* weights, const KernelCh
     rates.map_gb_per_s = touch_all(memory, threads);
   } else {
     const size_t part = memory.size() / static_cast<size_t>(threads.num_threads());
-    threads.run([&](int idx) { std::memset(own.data() + static_cast<size_t>(idx) * part, 0, part); });
+    threads.run(
+        [&](int idx) { std::memset(own.data() + static_cast<size_t>(idx) * part, 0, part); });
   }
 
   std::vector<DecodeRun> runs;

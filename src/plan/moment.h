@@ -1,5 +1,5 @@
-// How fast this machine is at this moment, for the model at hand: on machines that are shared, cores
-// and memory change by a factor of two from minute to minute, so none of this is kept.
+// How fast this machine is at this moment, for the model at hand: on machines that are shared,
+// cores and memory change by a factor of two from minute to minute, so none of this is kept.
 #pragma once
 
 #include "base/mapped_file.h"

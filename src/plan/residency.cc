@@ -98,7 +98,7 @@ int64_t op_weight_bytes(const Graph& graph, const Op& op) {
 
 int64_t Residency::peak_bytes(const MemoryPlan& plan) const {
   return plan.anonymous_bytes() + resident_bytes + window_bytes + expert_cache_bytes +
-         kProgramFileBytes;
+         plan.program_mapped_bytes;
 }
 
 Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int64_t limit_bytes) {
@@ -106,7 +106,7 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   out.limit_bytes = limit_bytes;
   out.text.assign(model.text.ops().size(), false);
   out.vision.assign(model.vision.ops().size(), false);
-  const int64_t room = limit_bytes - plan.anonymous_bytes() - kProgramFileBytes;
+  const int64_t room = limit_bytes - plan.anonymous_bytes() - plan.program_mapped_bytes;
   std::vector<OpWeight> vision = ops_with_weights(model.vision, false);
   int64_t mapped = plan.mapped_bytes;
   if (plan.shape.max_patches == 0) { // no pictures: the vision part is not touched

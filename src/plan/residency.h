@@ -28,9 +28,6 @@ struct Residency {
   int64_t peak_bytes(const MemoryPlan& plan) const;
 };
 
-// The program's own code and libraries, mapped: measured 12 to 13 MiB.
-inline constexpr int64_t kProgramFileBytes = 14 << 20;
-
 // Bytes of the matrices that an op reads; 0 for ops that read only rows of a table, or none.
 int64_t op_weight_bytes(const Graph& graph, const Op& op);
 

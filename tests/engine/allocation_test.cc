@@ -188,7 +188,7 @@ TEST_P(Allocations, NoneForAFullContextWithTheLargestPicture) {
   const KernelChoice kernels = kernel_choice(false, 2, kernels::KvType::kF16);
   const RunShape shape = shape_of(128, 16, 12 * 24, 100);
   const MemoryPlan plan = take(plan_memory(model, shape, kernels));
-  int64_t least = plan.anonymous_bytes() + kProgramFileBytes;
+  int64_t least = plan.anonymous_bytes() + plan.program_mapped_bytes;
   while (!plan_residency(model, plan, least))
     least += 4096;
   const testing::MemoryRoot root;

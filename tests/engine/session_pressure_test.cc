@@ -42,7 +42,7 @@ TEST(ExpertsUnderPressure, AreGivenBackAndComeAgain) {
   const MemoryPlan plan = take(plan_memory(model, shape, kernels));
   const int64_t least = largest_experts(model.text);
   // The most memory in which not all experts stay.
-  int64_t limit = plan.anonymous_bytes() + kProgramFileBytes + plan.mapped_bytes;
+  int64_t limit = plan.anonymous_bytes() + plan.program_mapped_bytes + plan.mapped_bytes;
   Residency residency;
   do {
     limit -= 4096;

@@ -346,7 +346,7 @@ TEST_P(Sessions, StreamedWeightsGiveTheSameNumbers) {
   SessionOptions options{shape, kernels, 0, described_->mapped_files()};
   const auto whole = session(shape, kernels);
   // The least memory that works, and some between that and all.
-  const int64_t fixed = whole->plan().anonymous_bytes() + kProgramFileBytes;
+  const int64_t fixed = whole->plan().anonymous_bytes() + whole->plan().program_mapped_bytes;
   std::vector<int64_t> limits;
   for (int64_t share = 1; share < 20; ++share) {
     const int64_t limit = fixed + whole->plan().mapped_bytes / 20 * share;

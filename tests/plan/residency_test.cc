@@ -37,7 +37,9 @@ class ResidencyOf : public ::testing::TestWithParam<const char*> {
   }
   const Model& model() const { return described_->model; }
   Result<Residency> under(int64_t limit) const { return plan_residency(model(), plan_, limit); }
-  int64_t whole() const { return plan_.anonymous_bytes() + plan_.mapped_bytes + kProgramFileBytes; }
+  int64_t whole() const {
+    return plan_.anonymous_bytes() + plan_.mapped_bytes + plan_.program_mapped_bytes;
+  }
 
   std::unique_ptr<testing::Described> described_;
   MemoryPlan plan_;
@@ -54,7 +56,7 @@ TEST_P(ResidencyOf, EveryByteStaysOrIsStreamed) {
   int streaming = 0;
   for (int percent = 5; percent < 100; percent += 5) {
     const int64_t limit =
-        plan_.anonymous_bytes() + kProgramFileBytes + plan_.mapped_bytes / 100 * percent;
+        plan_.anonymous_bytes() + plan_.program_mapped_bytes + plan_.mapped_bytes / 100 * percent;
     const auto residency = under(limit);
     if (!residency)
       continue;
@@ -85,8 +87,8 @@ TEST_P(ResidencyOf, EveryByteStaysOrIsStreamed) {
 TEST_P(ResidencyOf, MoreMemoryNeverMeansMoreReading) {
   int64_t before = std::numeric_limits<int64_t>::max();
   for (int percent = 5; percent <= 100; percent += 5) {
-    const auto residency =
-        under(plan_.anonymous_bytes() + kProgramFileBytes + plan_.mapped_bytes / 100 * percent);
+    const auto residency = under(plan_.anonymous_bytes() + plan_.program_mapped_bytes +
+                                 plan_.mapped_bytes / 100 * percent);
     if (!residency)
       continue;
     EXPECT_LE(residency->streamed_text_bytes, before) << percent;
@@ -138,7 +140,8 @@ TEST(Residency, ExpertsShareWhatIsLeft) {
   for (size_t i = 0; i < model.text.ops().size(); ++i)
     EXPECT_FALSE(residency.text[i]);
   // Not even one op's experts.
-  EXPECT_FALSE(plan_residency(model, plan, plan.anonymous_bytes() + kProgramFileBytes + one_op));
+  EXPECT_FALSE(
+      plan_residency(model, plan, plan.anonymous_bytes() + plan.program_mapped_bytes + one_op));
 }
 
 } // namespace
