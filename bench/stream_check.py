@@ -2,8 +2,14 @@
 """A model under a limit that it does not fit in: tokens a second beside what the disk allows.
 
 In each round, one after the other: the disk is read bare (dd of the model's file, direct, in pieces of
-16 MiB, by one, two and four readers; the fastest counts), then `pinhole ask --ram LIMIT` answers. What is read for every token is `plan`'s; the disk
-allows its rate over these bytes. Prints both, the share, and the peak of memory under the limit.
+16 MiB, by one, two and four readers; the fastest counts), then `pinhole ask --ram LIMIT` answers. What
+is read for every token is `plan`'s; the disk allows its rate over these bytes. Prints both, the share,
+and the peak of memory under the limit.
+
+Of a mixture of experts, what a token reads depends on which experts it finds: it is counted (the
+kernel's blocks read, of two answers of different length, the file forgotten by the page cache before
+each), and a token takes no less than these bytes from the disk and then its time in memory, which
+`perf` tells (the machine must have room for the model).
 
 Example:
   bench/stream_check.py -m 8b-Q4_K.gguf --ram 2G --ctx 1024 --rounds 3
@@ -12,6 +18,7 @@ Example:
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -56,6 +63,57 @@ def disk_gb_per_s(path, readers):
     return readers * count * piece / 1e9 / (time.monotonic() - start)
 
 
+def forget(path):
+    file = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+
+
+def ask(arguments, tokens, limit):
+    command = [arguments.pinhole, "ask", "--json", "-m", arguments.model, "--ctx", str(arguments.ctx)]
+    command += ["--ram", arguments.ram] if limit else []
+    return run_json(
+        command + ["-n", str(tokens), "--ignore-eos", "Which button opens the cart?"]
+    )
+
+
+def read_by(run):
+    """What `run` returns, and the bytes that its child processes read from disks."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock
+    out = run()
+    return out, 512 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock - before)
+
+
+def check_experts(arguments):
+    """A mixture's decoding beside what the disk and memory allow it."""
+    few, many = arguments.tokens, 5 * arguments.tokens
+    stages = run_json([
+        arguments.pinhole, "perf", "--json", "-m", arguments.model, "--prompt", "16", "--depth", "16",
+        "-n", "32", "--rounds", "2", "--image", "256x256",
+    ])["stages"]
+    decode = next(stage for stage in stages if stage["name"].startswith("decode"))
+    in_memory = decode["count"] / decode["ms"] * 1e3
+    print(f"in memory: {in_memory:.1f} tokens/s")
+    print(f"{'disk GB/s':>10} {'MB/token':>9} {'allows':>8} {'measured':>9} {'share':>6} {'peak MiB':>9}")
+    shares = []
+    for _ in range(arguments.rounds):
+        disk = max(disk_gb_per_s(arguments.model, readers) for readers in (1, 2, 4))
+        runs = []
+        for tokens in (few, many):
+            forget(arguments.model)
+            runs.append(read_by(lambda: ask(arguments, tokens, True)))
+        (first, first_read), (last, last_read) = runs
+        count = many - few
+        read = (last_read - first_read) / count
+        seconds = (last["timings_ms"]["decode"] - first["timings_ms"]["decode"]) / 1e3 / count
+        allows = 1 / (max(read, 0) / (disk * 1e9) + 1 / in_memory)
+        shares.append(1 / seconds / allows)
+        print(f"{disk:>10.2f} {read / 1e6:>9.1f} {allows:>8.1f} {1 / seconds:>9.1f} "
+              f"{shares[-1] * 100:>5.0f}% {last['memory_bytes']['resident_peak'] / 2**20:>9.0f}",
+              flush=True)
+    print(f"median share of what disk and memory allow: {statistics.median(shares) * 100:.0f}%")
+
+
 def main():
     arguments = parse_arguments()
     plan = run_json([
@@ -65,17 +123,16 @@ def main():
     if "streaming_bytes" not in plan:
         sys.exit(f"stream_check.py: {arguments.model} is not streamed under {arguments.ram}")
     read = plan["streaming_bytes"]["per_token"]
+    if read == 0:
+        print(f"{plan['name']} under {arguments.ram}: experts are read when they are chosen")
+        return check_experts(arguments)
     print(f"{plan['name']} under {arguments.ram}: {read / 1e9:.2f} GB are read for every token; "
           f"planned {plan['speed']['tokens_per_second']:.2f} tokens/s")
     print(f"{'disk GB/s':>10} {'allows':>10} {'measured':>10} {'share':>7} {'peak MiB':>9}")
     shares = []
     for _ in range(arguments.rounds):
         disk = max(disk_gb_per_s(arguments.model, readers) for readers in (1, 2, 4))
-        out = run_json([
-            arguments.pinhole, "ask", "--json", "-m", arguments.model, "--ram", arguments.ram, "--ctx",
-            str(arguments.ctx), "-n", str(arguments.tokens), "--ignore-eos",
-            "Which button opens the cart?",
-        ])
+        out = ask(arguments, arguments.tokens, True)
         allows = disk * 1e9 / read
         share = out["tokens_per_second"] / allows
         shares.append(share)
