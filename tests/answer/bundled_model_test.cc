@@ -27,6 +27,17 @@ const LoadedModel& bundled() {
   return *loaded;
 }
 
+// The plan's allowance for the vocabulary is what loading the model takes for it.
+TEST(BundledModel, ThePlanCountsTheVocabularyThatLoadingBuilds) {
+  const int64_t planned = measure_vocabulary(bundled().files.text);
+  const int64_t taken = bundled().model.vocabulary_bytes;
+  if (planned == 0)
+    GTEST_SKIP() << "this allocator does not tell what it has handed out";
+  EXPECT_GT(taken, 768 * 20); // 768 tokens, each with a text and a slot
+  EXPECT_NEAR(static_cast<double>(planned), static_cast<double>(taken),
+              0.02 * static_cast<double>(taken) + 4096);
+}
+
 std::vector<Json> samples() {
   std::vector<Json> out;
   std::istringstream lines(testing::read_file(folder() + "/samples.jsonl"));
