@@ -1,7 +1,6 @@
 #include "answer/loaded_model.h"
 
 #include "answer/gguf_tokenizer.h"
-#include "base/allocated.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -36,9 +35,8 @@ Result<std::string> template_source(const ModelFile& file) {
 } // namespace
 
 int64_t measure_vocabulary(const ModelFile& file) {
-  const int64_t before = allocated_bytes();
   const auto tokenizer = tokenizer_from_model(file);
-  return tokenizer ? allocated_bytes() - before : 0;
+  return tokenizer ? tokenizer->table_bytes() : 0;
 }
 
 bool LoadedModel::is_stop(TokenId id) const {
@@ -48,9 +46,7 @@ bool LoadedModel::is_stop(TokenId id) const {
 Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
                                                 const std::string& mmproj) {
   PINHOLE_TRY(ModelFiles files, ModelFiles::open(path, mmproj));
-  const int64_t allocated_before = allocated_bytes();
   PINHOLE_TRY(Tokenizer tokenizer, tokenizer_from_model(files.text));
-  const int64_t vocabulary_bytes = allocated_bytes() - allocated_before;
   PINHOLE_TRY(const std::string source, template_source(files.text));
   PINHOLE_TRY(ChatTemplate chat_template,
               ChatTemplate::parse(source, files.text.path() + ", chat template"));
@@ -58,7 +54,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
       std::move(files), Model{}, std::move(tokenizer), std::move(chat_template), {}, {}, -1});
   // Described after the files stand at their final address: the graph points at their tensors.
   PINHOLE_TRY(loaded->model, describe_model(loaded->files));
-  loaded->model.vocabulary_bytes = vocabulary_bytes;
+  loaded->model.vocabulary_bytes = loaded->tokenizer.table_bytes();
 
   std::vector<TokenId>& stops = loaded->stop_tokens;
   for (const int64_t id : loaded->model.eos_token_ids)

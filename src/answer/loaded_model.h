@@ -31,8 +31,8 @@ struct LoadedModel {
 Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
                                                 const std::string& mmproj = {});
 
-// What the tokenizer's tables of these files will take in memory, by building them; 0 where the
-// files have none, or the allocator does not tell.
+// What the tokenizer's tables of this file will take in memory, by building them; 0 where it has
+// none.
 int64_t measure_vocabulary(const ModelFile& file);
 
 } // namespace pinhole

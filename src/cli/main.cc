@@ -1,12 +1,27 @@
 // pinhole: vision-language models on the computer at hand. One file per subcommand.
-#include "base/allocated.h"
 #include "cli/common.h"
 
 #include <cstdlib>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+namespace {
+
+// Large blocks go back to the system as soon as they are freed: glibc would raise the size above
+// which they do with every such block, and keep the holes.
+void return_large_blocks() {
+#if defined(__GLIBC__)
+  constexpr int kLargeBytes = 256 << 10;
+  mallopt(M_MMAP_THRESHOLD, kLargeBytes);
+#endif
+}
+
+} // namespace
 
 int main(int argc, char** argv) {
   using namespace pinhole::cli;
-  pinhole::return_large_blocks();
+  return_large_blocks();
   CLI::App app{
       "pinhole answers questions about pictures with a local model, in memory planned ahead."};
   app.set_version_flag("--version", std::string("pinhole ") + PINHOLE_VERSION);

@@ -114,9 +114,8 @@ class PlanCommand {
       for (const Graph* graph : {&one.model.text, &one.model.vision})
         measured = measure_rates(*graph, kernels, threads, rates_) || measured;
     }
-    const auto saved = measured && !others.disturbed() ? save_rates(rates_) : Status{};
-    if (!saved)
-      fmt::print(stderr, "pinhole: the measured rates are not kept: {}\n", saved.error().text());
+    if (measured)
+      keep_rates(others.disturbed());
     const KernelRates kept = rates_;
     for (PlanReport& one : reports_) {
       rates_ = kept;
@@ -128,6 +127,16 @@ class PlanCommand {
                      rates_);
       one.speed = speed_of(one.model, one.run, kernels, rates_, place, one.uncached_bytes);
     }
+  }
+
+  void keep_rates(bool disturbed) const {
+    std::string why;
+    if (disturbed)
+      why = "other work took the cores meanwhile";
+    else if (const auto saved = save_rates(rates_); !saved)
+      why = saved.error().text();
+    if (!why.empty())
+      fmt::print(stderr, "pinhole: the measured rates are not kept: {}\n", why);
   }
 
   void print() const {

@@ -57,7 +57,7 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
   if (!report.remote && !place.machine)
     report.uncached_bytes = uncached_bytes(report.files);
   PINHOLE_TRY(report.model, describe_model(report.files));
-  if (!report.config_only && !report.remote)
+  if (!report.config_only)
     report.model.vocabulary_bytes = measure_vocabulary(report.files.text);
   // Counted before a recipe changes what the weights are.
   report.transformers = transformers_footprint(report.model);

@@ -27,6 +27,7 @@ class MergeTable {
   // rank kNoRank: the pair does not merge.
   Merge find(TokenId left, TokenId right) const;
   size_t size() const { return count_; }
+  size_t table_bytes() const { return slots_.size() * sizeof(Slot); }
 
  private:
   struct Slot {

@@ -307,6 +307,14 @@ std::optional<TokenId> Tokenizer::find(std::string_view token) const {
   return id;
 }
 
+int64_t Tokenizer::table_bytes() const {
+  constexpr int64_t kAddedTokenBytes = 160; // here, and in the lists of those who look for it
+  const size_t tables = impl_->vocabulary.table_bytes() + impl_->unlisted.table_bytes() +
+                        impl_->merges.table_bytes() + impl_->scores.size() * sizeof(float);
+  return static_cast<int64_t>(tables) +
+         kAddedTokenBytes *
+             static_cast<int64_t>(impl_->added.size() + impl_->added_normalized.size());
+}
 int64_t Tokenizer::vocab_size() const { return static_cast<int64_t>(impl_->vocabulary.size()); }
 std::optional<TokenId> Tokenizer::bos() const { return impl_->bos; }
 std::optional<TokenId> Tokenizer::eos() const { return impl_->eos; }

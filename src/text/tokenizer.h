@@ -58,6 +58,8 @@ class Tokenizer {
 
   std::optional<TokenId> find(std::string_view token) const; // exact token text
   int64_t vocab_size() const;
+  // Of all tables, in memory; the same for the same file.
+  int64_t table_bytes() const;
   std::optional<TokenId> bos() const;
   std::optional<TokenId> eos() const;
   bool adds_bos() const;

@@ -63,6 +63,10 @@ class Vocabulary {
 
   size_t size() const { return tokens_.size(); } // ids are below it; some may be absent
   size_t count() const { return count_; }
+  size_t table_bytes() const {
+    return arena_.size() + tokens_.size() * (sizeof(Token) + sizeof(TokenKind)) +
+           slots_.size() * sizeof(Slot);
+  }
   size_t max_text_bytes() const { return max_text_bytes_; }
   bool contains(TokenId id) const {
     return id >= 0 && static_cast<size_t>(id) < tokens_.size() &&
