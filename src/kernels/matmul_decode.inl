@@ -1,5 +1,5 @@
 // K-quants by one row of x (decode), on AVX2 and AVX-512: W is read once, straight from the file,
-// and little may be done with each of its bytes.
+// and little may be done with each of its bytes. (Q4_K and Q5_K: matmul_decode_k4.inl.)
 //
 // A block of 256 elements has integer scales s per group of 16 or 32, so x gets integer scales too:
 // its groups of 32 have the scale f * d, f from 0 to 127, with one d per 256 elements. Then the
@@ -80,8 +80,8 @@ void k_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t row_
   }
 }
 
-// Scales of the groups times f as 16 words (of 8 groups: s * f, then m * f), and lanes that add up
-// to what the codes' offsets are multiplied by: sums of x, times those of the minima or the scales.
+// Scales of the groups times f as 16 words, and lanes that add up to what the codes' offsets are
+// multiplied by: sums of x, times those of the minima or the scales.
 struct KScales {
   __m256i times_f;
   __m256i offsets;
