@@ -26,8 +26,7 @@ struct LoadedModel {
 };
 
 // `path` is a .gguf or a folder; `mmproj` may be empty (found beside the model). A chat template in
-// `template_override` replaces the files' own.
-// Sets model.vocabulary_bytes.
+// `template_override` replaces the files' own. model.vocabulary_bytes is set.
 Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
                                                 const std::string& mmproj = {});
 

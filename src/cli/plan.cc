@@ -64,7 +64,8 @@ class PlanCommand {
     measure(*kernels, *place);
     if (reports_.size() == 1 && wants_alternatives(reports_[0])) {
       options_.request.path = reports_[0].path;
-      reports_[0].options = find_options(alternatives_, options_.request, *kernels, rates_, *place);
+      reports_[0].options =
+          find_options(alternatives_, options_.request, *kernels, reports_[0].rates, *place);
     }
     print();
     if (!options_.svg.empty()) {
@@ -94,10 +95,10 @@ class PlanCommand {
   }
 
   // The rates that are not kept yet, then those of the moment, of each model. Predictions go on
-  // when they cannot be kept; they are not kept when other work took the cores meanwhile.
+  // when they cannot be kept. Those that other work disturbed serve until the machine is quiet.
   void measure(const KernelChoice& kernels, const Place& place) {
     rates_ = load_rates(kernels);
-    if (options_.measure)
+    if (options_.measure || (rates_.disturbed && !Disturbance::likely()))
       rates_ = KernelRates{rates_.cpu, rates_.isa, rates_.num_threads, rates_.exact};
     ThreadPool threads(kernels.num_threads);
     ProgressLine progress(!options_.json);
@@ -114,43 +115,38 @@ class PlanCommand {
       for (const Graph* graph : {&one.model.text, &one.model.vision})
         measured = measure_rates(*graph, kernels, threads, rates_) || measured;
     }
-    if (measured)
-      keep_rates(others.disturbed());
-    const KernelRates kept = rates_;
+    if (measured) {
+      rates_.disturbed = rates_.disturbed || others.disturbed();
+      const auto saved = save_rates(rates_);
+      if (!saved) {
+        progress.clear();
+        fmt::print(stderr, "pinhole: the measured rates are not kept: {}\n", saved.error().text());
+      }
+    }
     for (PlanReport& one : reports_) {
-      rates_ = kept;
+      one.rates = rates_;
       const bool has_file = !one.files.text.parts().empty() && !one.remote;
       const MappedFile* file = has_file ? &one.files.text.parts().front() : nullptr;
       if ((one.run.residency.streams() || options_.layers || one.uncached_bytes > 0) && has_file)
-        rates_.disk_gb_per_s = measure_disk(*file);
+        one.rates.disk_gb_per_s = measure_disk(*file);
       measure_moment(one.model.text, one.uncached_bytes == 0 ? file : nullptr, kernels, threads,
-                     rates_);
-      one.speed = speed_of(one.model, one.run, kernels, rates_, place, one.uncached_bytes);
+                     one.rates);
+      one.speed = speed_of(one.model, one.run, kernels, one.rates, place, one.uncached_bytes);
     }
-  }
-
-  void keep_rates(bool disturbed) const {
-    std::string why;
-    if (disturbed)
-      why = "other work took the cores meanwhile";
-    else if (const auto saved = save_rates(rates_); !saved)
-      why = saved.error().text();
-    if (!why.empty())
-      fmt::print(stderr, "pinhole: the measured rates are not kept: {}\n", why);
   }
 
   void print() const {
     if (options_.json) {
       Json out = Json::array();
       for (const PlanReport& one : reports_)
-        out.push_back(report_to_json(one, rates_, options_.layers));
+        out.push_back(report_to_json(one, options_.layers));
       fmt::print("{}\n", (reports_.size() == 1 ? out[0] : out)
                              .dump(2, ' ', false, Json::error_handler_t::replace));
       return;
     }
     if (reports_.size() > 1)
       return print_comparison(reports_);
-    print_report(reports_[0], rates_);
+    print_report(reports_[0]);
     if (options_.layers)
       print_layers(reports_[0]);
     if (options_.explain)

@@ -119,7 +119,7 @@ Json offload_to_json(const Offload& offload) {
 
 } // namespace
 
-Json report_to_json(const PlanReport& report, const KernelRates& rates, bool layers) {
+Json report_to_json(const PlanReport& report, bool layers) {
   const Model& model = report.model;
   const MemoryPlan& memory = report.run.memory;
   const Residency& residency = report.run.residency;
@@ -204,7 +204,7 @@ Json report_to_json(const PlanReport& report, const KernelRates& rates, bool lay
                                {"decode_seconds", block.decode_seconds}});
     }
   }
-  out["rates"] = rates_to_json(rates);
+  out["rates"] = rates_to_json(report.rates);
   return out;
 }
 

@@ -23,6 +23,7 @@ struct PlanReport {
   Place place;
   int64_t prefill_arena_bytes = 0, decode_arena_bytes = 0; // what these alone would need
   TransformersFootprint transformers;
+  KernelRates rates; // that the speed follows from
   SpeedPlan speed;
   // With everything else as asked; 0: not even the least fits.
   int64_t longest_context_tokens = 0;
@@ -35,8 +36,8 @@ struct PlanReport {
 Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& kernels,
                                const Place& place);
 
-Json report_to_json(const PlanReport& report, const KernelRates& rates, bool layers);
-void print_report(const PlanReport& report, const KernelRates& rates);
+Json report_to_json(const PlanReport& report, bool layers);
+void print_report(const PlanReport& report);
 void print_layers(const PlanReport& report);
 void print_explanation(const PlanReport& report);
 // Several models, a line each.

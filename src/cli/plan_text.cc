@@ -179,7 +179,8 @@ void print_options(const PlanReport& report) {
   }
 }
 
-void print_speed(const PlanReport& report, const KernelRates& rates) {
+void print_speed(const PlanReport& report) {
+  const KernelRates& rates = report.rates;
   const SpeedPlan& speed = report.speed;
   const bool streams = report.run.residency.streams();
   if (report.place.machine) {
@@ -216,14 +217,14 @@ void print_speed(const PlanReport& report, const KernelRates& rates) {
 
 } // namespace
 
-void print_report(const PlanReport& report, const KernelRates& rates) {
+void print_report(const PlanReport& report) {
   const Model& model = report.model;
   fmt::print("{}  {}, {:.2f} billion parameters, {} layers{}\n", bold(model.name, STDOUT_FILENO),
              model.family, static_cast<double>(report.transformers.parameters) * 1e-9,
              model.cache.layers, report.config_only ? "; from its configuration alone" : "");
   print_memory(report);
   print_verdict(report);
-  print_speed(report, rates);
+  print_speed(report);
   print_options(report);
 }
 

@@ -94,6 +94,25 @@ double measure_disk(const MappedFile& file) {
   return static_cast<double>(end - begin) * 1e-9 / seconds;
 }
 
+double measure_mapping(const MappedFile& file, size_t bytes, ThreadPool& threads) {
+  constexpr size_t kPage = 4096;
+  const size_t part = bytes / static_cast<size_t>(threads.num_threads()) / kPage * kPage;
+  if (part == 0)
+    return 0;
+  file.unmap(0, bytes);
+  const double seconds = best_seconds(1, [&] {
+    threads.run([&](int idx) {
+      unsigned sum = 0;
+      const std::byte* from = file.bytes().data() + static_cast<size_t>(idx) * part;
+      for (size_t i = 0; i < part; i += kPage)
+        sum += static_cast<unsigned>(from[i]);
+      volatile unsigned keep = sum;
+      static_cast<void>(keep);
+    });
+  });
+  return static_cast<double>(part) * threads.num_threads() * 1e-9 / seconds;
+}
+
 Machine measure_machine(const kernels::Table& table, ThreadPool& threads) {
   Machine machine;
   machine.isa = table.isa;

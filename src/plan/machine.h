@@ -40,6 +40,10 @@ double measure_arithmetic(const kernels::Table& table, ThreadPool& threads);
 // page cache forgets before and after. 0 for an empty file.
 double measure_disk(const MappedFile& file);
 
+// GB/s at which the threads together touch the first `bytes` of a mapped file for the first time,
+// when the page cache holds it. They stay mapped. 0 for none.
+double measure_mapping(const MappedFile& file, size_t bytes, ThreadPool& threads);
+
 // Takes about a second and 512 MiB; the best of several short runs, so that a moment of other work
 // does not count.
 Machine measure_machine(const kernels::Table& table, ThreadPool& threads);

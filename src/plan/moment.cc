@@ -1,7 +1,9 @@
 #include "plan/moment.h"
 
 #include "base/checked.h"
+#include "base/memory_limit.h"
 #include "plan/layout.h"
+#include "plan/machine.h"
 #include "plan/pages.h"
 #include "plan/work.h"
 
@@ -9,6 +11,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <sys/resource.h>
 #include <vector>
@@ -24,8 +27,9 @@ constexpr int64_t kFileSample = int64_t{128} << 20; // below it the pages' size 
 constexpr int64_t kMatrices = 4;                    // in a sample, at least
 constexpr int64_t kColumns = 2048;
 constexpr int64_t kPieces = 16, kMostPieceRows = 256, kPieceStep = 16;
+constexpr int64_t kRoomShare = 8;
 constexpr int kRounds = 8; // of all kinds in turn
-constexpr double kReadSeconds = 0.01, kArithmeticSeconds = 0.01;
+constexpr double kSliceSeconds = 0.01;
 constexpr double kLeastShare = 0.05; // of the bytes of a token, that a format is measured for
 
 double seconds_of(FunctionRef<void()> work) {
@@ -62,7 +66,7 @@ class DecodeRun {
 
   void run(std::span<const std::byte> memory, ThreadPool& threads, Sum& sum) {
     const auto matrix_bytes = static_cast<size_t>(kPieces * piece_rows_ * row_bytes_);
-    for (double seconds = 0; seconds < kReadSeconds;) {
+    for (double seconds = 0; seconds < kSliceSeconds;) {
       if (at_ + matrix_bytes > memory.size())
         at_ = 0;
       std::atomic<int64_t> next{0};
@@ -134,27 +138,6 @@ TokenBytes token_bytes(const Graph& text) {
   return out;
 }
 
-// Every thread touches a page of each of its 16: the kernel maps what is around it as well.
-double touch_all(std::span<const std::byte> bytes, ThreadPool& threads) {
-  constexpr size_t kPage = 4096;
-  const size_t part = bytes.size() / static_cast<size_t>(threads.num_threads()) / kPage * kPage;
-  const double seconds = seconds_of([&] {
-    threads.run([&](int idx) {
-      unsigned sum = 0;
-      const std::byte* from = bytes.data() + static_cast<size_t>(idx) * part;
-      for (size_t i = 0; i < part; i += kPage)
-        sum += static_cast<unsigned>(from[i]);
-      volatile unsigned keep = sum;
-      static_cast<void>(keep);
-    });
-  });
-  return static_cast<double>(part) * threads.num_threads() * 1e-9 / seconds;
-}
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 int64_t involuntary_switches() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -163,27 +146,38 @@ int64_t involuntary_switches() {
 
 } // namespace
 
-Disturbance::Disturbance() : switches_(involuntary_switches()), seconds_(now_seconds()) {}
+Disturbance::Disturbance()
+    : switches_(involuntary_switches()), start_(std::chrono::steady_clock::now()) {}
 
 bool Disturbance::disturbed() const {
   // Two threads on two cores: 43 a second on an idle machine, 290 beside a compiler.
   constexpr double kManyPerSecond = 120;
-  const double seconds = now_seconds() - seconds_;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   return static_cast<double>(involuntary_switches() - switches_) > kManyPerSecond * seconds;
+}
+
+bool Disturbance::likely() {
+  double load = 0; // of the last minute
+  return ::getloadavg(&load, 1) == 1 && load > 0.5;
 }
 
 void measure_moment(const Graph& text, const MappedFile* weights, const KernelChoice& kernels,
                     ThreadPool& threads, KernelRates& rates) {
   const TokenBytes token = token_bytes(text);
-  const int64_t sample = std::clamp(static_cast<int64_t>(token.all), kLeastSample, kMostSample);
+  // A small part of what may be used: measuring must not be what memory runs out of.
+  const int64_t most =
+      std::clamp(memory_limit().usable_bytes() / kRoomShare, kLeastSample, kMostSample);
+  const int64_t sample = std::clamp(static_cast<int64_t>(token.all), kLeastSample, most);
   const bool from_file = weights != nullptr && sample >= kFileSample &&
                          static_cast<int64_t>(weights->bytes().size()) >= sample;
   const Pages own(from_file ? 0 : sample);
+  if (own.data() == nullptr)
+    return;
   std::span<const std::byte> memory{own.data(), static_cast<size_t>(sample)};
   if (from_file) {
     memory = weights->bytes().first(static_cast<size_t>(sample));
-    weights->unmap(0, memory.size());
-    rates.map_gb_per_s = touch_all(memory, threads);
+    rates.map_gb_per_s = measure_mapping(*weights, memory.size(), threads);
   } else {
     const size_t part = memory.size() / static_cast<size_t>(threads.num_threads());
     threads.run(
@@ -198,7 +192,7 @@ void measure_moment(const Graph& text, const MappedFile* weights, const KernelCh
   const kernels::PeakLoop* peak = kernels.table->num_peaks > 0 ? &kernels.table->peaks[0] : nullptr;
   const int64_t part = static_cast<int64_t>(memory.size()) / threads.num_threads() / 4096 * 4096;
   int64_t peak_rounds = 1000;
-  while (peak != nullptr && seconds_of([&] { peak->run(peak_rounds); }) < kArithmeticSeconds)
+  while (peak != nullptr && seconds_of([&] { peak->run(peak_rounds); }) < kSliceSeconds)
     peak_rounds *= 2;
   for (int round = 0; round < kRounds; ++round) {
     read.seconds += seconds_of([&] {

@@ -6,6 +6,8 @@
 #include "base/thread_pool.h"
 #include "plan/rates.h"
 
+#include <chrono>
+
 namespace pinhole {
 
 // Sets what `rates` has of the moment (read_gb_per_s, map_gb_per_s, FormatRate::memory_gb_per_s of
@@ -22,10 +24,12 @@ class Disturbance {
  public:
   Disturbance();
   bool disturbed() const;
+  // Whether what is measured now would be: other work waits for the cores.
+  static bool likely();
 
  private:
   int64_t switches_; // involuntary ones, of this process
-  double seconds_;
+  std::chrono::steady_clock::time_point start_;
 };
 
 } // namespace pinhole

@@ -37,7 +37,7 @@ constexpr int64_t kCachedKeys = 16384; // 64 MiB of keys and values a thread: fr
 constexpr int64_t kCachedHeads = 8;
 constexpr int64_t kCachedDim = 128;
 constexpr int64_t kElements = 8 << 20; // f32, of each operand
-constexpr double kEnoughSeconds = 0.03;
+constexpr double kEnoughSeconds = 0.02;
 constexpr int kPasses = 3; // over a format, of which the quickest counts: a neighbour's work lasts
 constexpr int kVersion = 7;
 
@@ -214,27 +214,6 @@ double measure_activation(const KernelChoice& choice, ThreadPool& threads) {
   return static_cast<double>(kPart * threads.num_threads() * 4) * 1e-9 / seconds;
 }
 
-// First touch of a mapping, a page at a time, in GB/s: of a part of `file`, which the page cache
-// holds. What was touched is unmapped again. 0 for an empty file.
-double measure_mapping(const MappedFile& file) {
-  constexpr size_t kSample = 256 << 20, kPage = 4096;
-  const std::span<const std::byte> bytes =
-      file.bytes().first(std::min(file.bytes().size(), kSample));
-  if (bytes.empty())
-    return 0;
-  file.unmap(0, bytes.size());
-  const auto start = std::chrono::steady_clock::now();
-  unsigned sum = 0;
-  for (size_t i = 0; i < bytes.size(); i += kPage)
-    sum += static_cast<unsigned>(bytes[i]);
-  volatile unsigned keep = sum;
-  static_cast<void>(keep);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  file.unmap(0, bytes.size());
-  return static_cast<double>(bytes.size()) * 1e-9 / seconds;
-}
-
 // A barrier, and what it costs to find the next op.
 double measure_op(ThreadPool& threads) {
   constexpr double kNextSeconds = 0.6e-6; // bundled model, 65 ops a token, Zen 5
@@ -294,6 +273,7 @@ KernelRates rates_from_json(const Json& json) {
   rates.isa = json_string(json, "isa", "").value_or("");
   rates.num_threads = static_cast<int>(json_int_or(json, "threads", 0, "").value_or(0));
   rates.exact = json_bool_or(json, "exact", false, "").value_or(false);
+  rates.disturbed = json_bool_or(json, "disturbed", false, "").value_or(false);
   rates.peak_gop_per_s = rate_in(json, "peak_gop_per_s");
   rates.attention_gflop_per_s = rate_in(json, "attention_gflop_per_s");
   rates.cache_gb_per_s = rate_in(json, "cache_gb_per_s");
@@ -342,14 +322,14 @@ bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& 
       keep_best(rates.attention_gflop_per_s,
                 measure_attention(kernels, threads, kernels::KvType::kF32, kAttentionRows,
                                   kAttentionKeys, kAttentionHeads, kAttentionDim));
-      keep_best(rates.peak_gop_per_s, measure_arithmetic(*kernels.table, threads));
       keep_best(rates.cache_gb_per_s, measure_attention(kernels, threads, kernels::KvType::kF16, 1,
                                                         kCachedKeys, kCachedHeads, kCachedDim));
       keep_best(rates.elementwise_gb_per_s, measure_elementwise(kernels, threads));
       keep_best(rates.activation_gb_per_s, measure_activation(kernels, threads));
     }
+    rates.peak_gop_per_s = measure_arithmetic(*kernels.table, threads);
     if (const auto program = MappedFile::open("/proc/self/exe"))
-      rates.map_gb_per_s = measure_mapping(*program);
+      rates.map_gb_per_s = measure_mapping(*program, program->bytes().size(), threads);
     rates.op_seconds = measure_op(threads);
     rates.shared_cache_bytes = shared_cache_bytes();
   }
@@ -420,6 +400,7 @@ Json rates_to_json(const KernelRates& rates) {
               {"isa", rates.isa},
               {"threads", rates.num_threads},
               {"exact", rates.exact},
+              {"disturbed", rates.disturbed},
               {"read_gb_per_s", rates.read_gb_per_s},
               {"peak_gop_per_s", rates.peak_gop_per_s},
               {"attention_gflop_per_s", rates.attention_gflop_per_s},

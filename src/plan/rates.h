@@ -38,8 +38,9 @@ struct KernelRates {
   std::string isa;
   int num_threads = 1;
   bool exact = false;
-  double read_gb_per_s = 0;         // memory, beyond the caches
-  double peak_gop_per_s = 0;        // measure_arithmetic beside what follows; 0: not known
+  bool disturbed = false;    // measured while other work took the cores: worth measuring again
+  double read_gb_per_s = 0;  // memory, beyond the caches
+  double peak_gop_per_s = 0; // measure_arithmetic beside what follows; 0: not known
   double attention_gflop_per_s = 0; // many queries
   double cache_gb_per_s = 0;        // one query, keys and values from memory
   double elementwise_gb_per_s = 0;  // norms and activations: bytes read and written
@@ -53,8 +54,8 @@ struct KernelRates {
   const FormatRate& of(FormatId format) const { return formats[static_cast<size_t>(format)]; }
 };
 
-// Measures what is missing in `rates` of the formats that `graph` multiplies with: some tens of
-// milliseconds a format, a quarter of a second for the rest. Returns whether anything was measured.
+// Measures what is missing in `rates` of the formats that `graph` multiplies with: about a second
+// a format, and as long for the rest. Returns whether anything was measured.
 // What is of the moment is measured anew each time: plan/moment.h.
 bool measure_rates(const Graph& graph, const KernelChoice& kernels, ThreadPool& threads,
                    KernelRates& rates);

@@ -109,8 +109,10 @@ TEST_F(Rates, AreMeasuredOnceAndKept) {
   EXPECT_FALSE(measure_rates(described->model.text, kernels_, threads, rates));
   EXPECT_GT(rates.of(FormatId::kF16).many_gflop_per_s, 0);
   EXPECT_EQ(rates.of(FormatId::kQ4_K).many_gflop_per_s, 0); // the model has none
+  rates.disturbed = true;
   ASSERT_TRUE(save_rates(rates));
   const KernelRates kept = load_rates(kernels_);
+  EXPECT_TRUE(kept.disturbed);
   EXPECT_EQ(rates_to_json(kept), rates_to_json(rates));
   KernelChoice more = kernels_;
   more.num_threads = 2; // another machine, as far as rates go
