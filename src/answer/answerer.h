@@ -76,6 +76,7 @@ class Answerer {
                         const AnswerEvents& events, const std::atomic<bool>* cancel = nullptr);
 
   Session& session() { return *session_; }
+  const Session& session() const { return *session_; }
   const LoadedModel& loaded() const { return loaded_; }
 
  private:

@@ -107,6 +107,16 @@ uint64_t MappedFile::cached_bytes() const {
   return cached;
 }
 
+bool MappedFile::is_cached(uint64_t offset, uint64_t length) const {
+  unsigned char there[(2 << 20) / kPageBytes + 1];
+  const Pages pages = whole_pages(offset, length, size_, true);
+  if (pages.length == 0 || pages.length > sizeof there * kPageBytes ||
+      ::mincore(const_cast<std::byte*>(data_) + pages.begin, pages.length, there) != 0)
+    return false;
+  const uint64_t count = (pages.length + kPageBytes - 1) / kPageBytes;
+  return std::all_of(there, there + count, [](unsigned char page) { return (page & 1) != 0; });
+}
+
 void MappedFile::prefetch(uint64_t offset, uint64_t length) const {
   if (offset >= size_)
     return;
@@ -123,14 +133,6 @@ void MappedFile::advise(uint64_t offset, uint64_t length, bool outward, int advi
 
 void MappedFile::populate(uint64_t offset, uint64_t length) const {
   advise(offset, length, true, MADV_HUGEPAGE);
-  populate_small(offset, length);
-}
-
-void MappedFile::use_small_pages(uint64_t offset, uint64_t length) const {
-  advise(offset, length, true, MADV_NOHUGEPAGE);
-}
-
-void MappedFile::populate_small(uint64_t offset, uint64_t length) const {
   advise(offset, length, true, MADV_POPULATE_READ);
 }
 
@@ -146,8 +148,17 @@ void MappedFile::drop(uint64_t offset, uint64_t length) const {
                     POSIX_FADV_DONTNEED);
 }
 
-void MappedFile::read_singly(uint64_t offset, uint64_t length) const {
-  advise(offset, length, false, MADV_RANDOM);
+bool MappedFile::read_at(uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const ssize_t n = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return false;
+    offset += static_cast<uint64_t>(n);
+    out = out.subspan(static_cast<size_t>(n));
+  }
+  return true;
 }
 
 std::optional<FileRange> find_range(std::span<const MappedFile* const> files, const std::byte* data,

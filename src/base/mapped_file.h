@@ -28,23 +28,22 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  int descriptor() const { return fd_; }
   // How much of the file the page cache holds now; all of it where the kernel does not say.
   uint64_t cached_bytes() const;
+  // Whether the page cache holds all of a range, of 2 MiB at most.
+  bool is_cached(uint64_t offset, uint64_t length) const;
   // Asks the kernel to read `length` bytes at `offset` ahead; advice only, never an error.
   void prefetch(uint64_t offset, uint64_t length) const;
   // Reads a range and maps its pages, in 2 MiB pages where the file system has them; returns when
-  // they are there. Like drop() and read_singly() advice only: what fails is read on first use.
+  // they are there. Like drop() advice only: what fails is read on first use.
   void populate(uint64_t offset, uint64_t length) const;
-  // From now on a range is mapped in small pages: parts of it that are shorter than a large one
-  // come and go on their own.
-  void use_small_pages(uint64_t offset, uint64_t length) const;
-  void populate_small(uint64_t offset, uint64_t length) const; // as populate(), of such a range
   // Unmaps the whole pages of a range, which the page cache goes on holding.
   void unmap(uint64_t offset, uint64_t length) const;
   // Unmaps the whole pages of a range and lets the page cache forget them.
   void drop(uint64_t offset, uint64_t length) const;
-  // A range of which few pages will be used, far apart: nothing is read ahead there.
-  void read_singly(uint64_t offset, uint64_t length) const;
+  // Reads a range past the mapping, none of which is mapped by it. False: it could not be read.
+  bool read_at(uint64_t offset, std::span<std::byte> out) const;
 
  private:
   void advise(uint64_t offset, uint64_t length, bool outward, int advice) const;

@@ -99,13 +99,13 @@ MemoryWatch::~MemoryWatch() {
   }
 }
 
-const MemoryState& MemoryWatch::state() {
+const MemoryState& MemoryWatch::state(int64_t cache_bytes) {
   if (was_read_ && std::chrono::steady_clock::now() - read_at_ < interval_)
     return state_;
-  return read();
+  return read(cache_bytes);
 }
 
-const MemoryState& MemoryWatch::read() {
+const MemoryState& MemoryWatch::read(int64_t cache_bytes) {
   read_at_ = std::chrono::steady_clock::now();
   was_read_ = true;
   Buffer buffer;
@@ -117,7 +117,7 @@ const MemoryState& MemoryWatch::read() {
   const auto available = meminfo_bytes(meminfo, "MemAvailable"); // Linux before 3.14 has none
   if (total && available) {
     state_.total_bytes = *total;
-    state_.available_bytes = *available;
+    state_.available_bytes = *available + cache_bytes;
     state_.level = pressure_level(state_.available_bytes, state_.total_bytes, state_.stall);
   }
   const auto limit = leading_number(text_in(limit_fd_, buffer));
@@ -125,7 +125,7 @@ const MemoryState& MemoryWatch::read() {
   if (!limit || !usage)
     return state_;
   const int64_t in_use = std::max<int64_t>(*usage - page_cache_bytes(text_in(stat_fd_, buffer)), 0);
-  const int64_t left = std::max<int64_t>(*limit - in_use, 0);
+  const int64_t left = std::max<int64_t>(*limit - in_use, 0) + cache_bytes;
   const PressureLevel level = pressure_level(left, *limit, state_.stall);
   if (level > state_.level) {
     state_.level = level;

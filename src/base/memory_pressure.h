@@ -51,10 +51,11 @@ class MemoryWatch {
   MemoryWatch(const MemoryWatch&) = delete;
   MemoryWatch& operator=(const MemoryWatch&) = delete;
 
-  // Not older than the interval.
-  const MemoryState& state();
+  // Not older than the interval. `cache_bytes` of this process' own memory, which it can give back,
+  // count as available.
+  const MemoryState& state(int64_t cache_bytes = 0);
   // As it is now.
-  const MemoryState& read();
+  const MemoryState& read(int64_t cache_bytes = 0);
 
  private:
   const std::chrono::milliseconds interval_;

@@ -62,7 +62,7 @@ Result<std::vector<Picture>> open_pictures(const AskOptions& options, const Load
 }
 
 Json to_json(const Answer& answer, const Answerer& answerer, double load_ms,
-             const MemoryUse& memory, int64_t planned) {
+             const MemoryUse& memory) {
   const AnswerTimings& t = answer.timings;
   const double decode_s = t.decode / 1000;
   Json out;
@@ -80,9 +80,10 @@ Json to_json(const Answer& answer, const Answerer& answerer, double load_ms,
   out["tokens_per_second"] = answer.generated_tokens > 1 && decode_s > 0
                                  ? Json(static_cast<double>(answer.generated_tokens - 1) / decode_s)
                                  : Json(nullptr);
-  out["memory_bytes"] = {{"planned", planned},
+  const Session& session = answerer.session();
+  out["memory_bytes"] = {{"planned", session.anonymous_bytes()},
                          {"anon_peak", memory.anonymous},
-                         {"mapped", answerer.loaded().model.weight_bytes},
+                         {"mapped", session.plan().mapped_bytes},
                          {"resident_peak", memory.peak}};
   return out;
 }
@@ -249,8 +250,7 @@ class AskCommand {
       return report(answer.error());
     }
     if (options_.json) {
-      fmt::print("{}\n", to_json(*answer, *answerer_, load_ms_, peak,
-                                 answerer_->session().plan().anonymous_bytes())
+      fmt::print("{}\n", to_json(*answer, *answerer_, load_ms_, peak)
                              .dump(2, ' ', false, Json::error_handler_t::replace));
     } else {
       fmt::print("\n");
@@ -282,7 +282,7 @@ class AskCommand {
     }
     fmt::print(stderr, "anonymous memory {} at its peak, {} planned\n",
                format_bytes(static_cast<uint64_t>(peak.anonymous)),
-               format_bytes(static_cast<uint64_t>(answerer_->session().plan().anonymous_bytes())));
+               format_bytes(static_cast<uint64_t>(answerer_->session().anonymous_bytes())));
   }
 
   int chat(double files_ms) {

@@ -136,6 +136,7 @@ Json report_to_json(const PlanReport& report, bool layers) {
         {"tensors", role.tensors}, {"elements", role.elements}, {"bytes", role.bytes}};
   out["memory_bytes"] = {
       {"weights_mapped", memory.mapped_bytes},
+      {"weights_looked_up", memory.looked_up_bytes},
       {"arena", memory.arena_bytes},
       {"arena_encode", memory.vision.arena_bytes},
       {"arena_prefill", report.prefill_arena_bytes},

@@ -72,6 +72,9 @@ std::vector<Segment> segments_of(const PlanReport& report) {
     (part_of(role.role) != Part::kText ? vision : table ? embedding : text) += role.bytes;
   }
   const MemoryPlan& m = report.run.memory;
+  embedding -= m.looked_up_bytes;
+  if (report.run.pictures.empty())
+    vision = 0;
   std::vector<Segment> all = {
       {"text weights", text, 0},
       {"embedding and output", embedding, 1},

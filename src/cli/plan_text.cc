@@ -73,7 +73,11 @@ void print_memory(const PlanReport& report) {
   }
   line("program and vocabulary", m.fixed_bytes);
   fmt::print("{}\n", bold("in all", STDOUT_FILENO));
-  line("weights", m.mapped_bytes);
+  line("weights", m.mapped_bytes,
+       m.looked_up_bytes > 0
+           ? fmt::format("without the embedding's {}: its rows are read one by one",
+                         bytes(m.looked_up_bytes))
+           : "");
   line("anonymous", m.anonymous_bytes());
   line("program and headers", m.program_mapped_bytes, "mapped");
   const Offload& gpu = report.run.offload;

@@ -1,6 +1,7 @@
 // A back end runs a graph's ops in a laid-out arena. It never sees families or files.
 #pragma once
 
+#include "base/mapped_file.h"
 #include "engine/kv_cache.h"
 #include "model/graph.h"
 #include "plan/layout.h"
@@ -32,6 +33,9 @@ struct RunContext {
   const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
   WeightStream* stream = nullptr;            // weights that do not stay in memory
   ExpertCache* experts = nullptr;            // experts of which not all stay
+  // Set: a table whose rows are read from its file when they are looked up. Mapped, a row would
+  // bring a large folio of the page cache into memory.
+  FileRange unmapped_table;
 };
 
 class Backend {

@@ -121,14 +121,34 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
   }
 }
 
+void OpRunner::look_up(const Weight& table, int64_t row, float* y) const {
+  const FileRange& unmapped = context_.unmapped_table;
+  const std::byte* data = table.data + row * table.row_stride_bytes;
+  if (unmapped.file == nullptr || unmapped.file->bytes().data() + unmapped.offset != table.data) {
+    kernels_.table->decode(table.format, data, y, table.cols);
+    return;
+  }
+  alignas(kAlignment) std::byte buffer[4096];
+  const FormatInfo& format = format_info(table.format);
+  const int64_t most =
+      static_cast<int64_t>(sizeof buffer) / format.block_bytes * format.block_elements;
+  for (int64_t begin = 0; begin < table.cols; begin += most) {
+    const int64_t count = std::min(most, table.cols - begin);
+    const int64_t at = row * table.row_stride_bytes + row_bytes(table.format, begin);
+    const std::span piece(buffer, static_cast<size_t>(row_bytes(table.format, count)));
+    const bool read = unmapped.file->read_at(unmapped.offset + static_cast<uint64_t>(at), piece);
+    // What cannot be read is left to the mapping, whose errors end a run.
+    kernels_.table->decode(table.format, read ? buffer : table.data + at, y + begin, count);
+  }
+}
+
 void OpRunner::embed(const Op& op, int thread_idx) {
   const Rows y = rows(op.y);
   const int32_t* ids = indices(op.a);
   const Weight& table = graph_.weight(op.weight);
   const Share part = share(y.rows, 1, thread_idx);
   for (int64_t i = part.begin; i < part.end; ++i) {
-    kernels_.table->decode(table.format, table.data + ids[i] * table.row_stride_bytes, y.row(i),
-                           y.cols);
+    look_up(table, ids[i], y.row(i));
     if (op.scale != 1.0f) {
       for (int64_t c = 0; c < y.cols; ++c)
         y.row(i)[c] *= op.scale;

@@ -101,11 +101,11 @@ void OpRunner::moe(const Op& op, size_t op_idx, std::byte* work, int thread_idx)
       s.expert_begin[e] = s.expert_begin[e - 1];
     s.expert_begin[0] = 0;
     if (context_.experts != nullptr)
-      context_.experts->choose(static_cast<size_t>(&op - graph_.ops().data()), s.expert_begin);
+      context_.experts->choose(op_idx, s.expert_begin);
   }
   pool_.barrier();
   if (context_.experts != nullptr)
-    context_.experts->fetch(thread_idx, kernels_.num_threads);
+    context_.experts->fetch();
   const Share gathered = share(num_rows, 1, thread_idx);
   for (int64_t r = gathered.begin; r < gathered.end; ++r) {
     std::memcpy(s.x + r * x.cols, x.row(s.token_of[r]), static_cast<size_t>(x.cols) * 4);
@@ -145,6 +145,8 @@ void OpRunner::moe(const Op& op, size_t op_idx, std::byte* work, int thread_idx)
       const Pieces split =
           pieces_of(weight.rows, weight.row_stride_bytes, kernel->n_step, kernels_.num_threads, m);
       const std::byte* data = weight.data + e * weight.expert_stride_bytes;
+      if (context_.experts != nullptr)
+        data = context_.experts->resident(op_idx, e, data);
       for (; piece < first + split.count; piece = pieces.next()) {
         const int64_t begin = (piece - first) * split.rows;
         MatmulArgs args{};

@@ -1,12 +1,16 @@
 // Experts of a mixture that do not all stay in memory: those that a step's tokens chose are read
-// from the mapped files, the ones used longest ago are dropped, so that no more than a budget is
-// mapped. Nothing is allocated after construction.
+// from the files into a pool of slots, one expert each, where the ones used longest ago give way.
+// The pool is anonymous memory: mapped, every expert that comes or goes would cost an entry of the
+// page table per 4 KiB. Nothing is allocated after construction.
 #pragma once
 
-#include "base/mapped_file.h"
+#include "base/direct_file.h"
+#include "engine/anonymous_memory.h"
 #include "model/graph.h"
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -14,47 +18,66 @@ namespace pinhole {
 
 class ExpertCache {
  public:
-  // `budget_bytes` holds all experts of any one op at least; the weights lie in `files`, which
-  // outlive the cache.
-  ExpertCache(const Graph& graph, std::span<const MappedFile* const> files, int64_t budget_bytes);
+  // `budget_bytes` holds the slots of all experts of any one op at least (expert_slot_bytes() of
+  // plan/residency.h); the weights lie in `files`, which outlive the cache.
+  static Result<std::unique_ptr<ExpertCache>>
+  create(const Graph& graph, std::span<const MappedFile* const> files, int64_t budget_bytes);
 
   // One thread: the experts e of op `op_idx` with rows (row_begin[e] < row_begin[e + 1]) will be
-  // used. Makes room and starts reading those that are missing.
+  // used. Gives those that are missing a slot.
   void choose(size_t op_idx, const int32_t* row_begin);
-  // Every thread, after choose(): returns when its share of them is there.
-  void fetch(int thread_idx, int num_threads) const;
+  // Every thread, after choose(): reads of them what no other thread does.
+  void fetch();
+  // After all threads' fetch(): where `mapped`, an address in the weights of expert `expert` of
+  // that op, lies in memory.
+  const std::byte* resident(size_t op_idx, int64_t expert, const std::byte* mapped) const;
 
   // Between runs: from now on at most so much is held, but room for all experts of any one op, and
   // no more than at construction.
   void set_budget(int64_t bytes);
-  int64_t held_bytes() const { return held_bytes_; }
+  int64_t held_bytes() const { return held_slots_ * slot_bytes_; }
 
  private:
+  struct Part { // of an expert: its rows of one tensor
+    const std::byte* mapped = nullptr;
+    int32_t file = 0;    // in files_
+    uint64_t offset = 0; // in the file
+    int64_t bytes = 0;   // 0: unused
+  };
   struct Expert {
-    FileRange ranges[3]; // gate, up, down; unused ones have no bytes
-    int64_t bytes = 0;
+    Part parts[3];                  // gate, up, down
+    int32_t slot = -1;              // -1: not held
     int32_t newer = -1, older = -1; // in the order of use, when held
-    int32_t first = 0, last = 0;    // experts of its op
-    bool held = false;
-    uint64_t step = 0; // of its last use
+    uint64_t step = 0;              // of its last use
+  };
+  struct Read { // of whole blocks of a file
+    int32_t file = 0;
+    uint64_t offset = 0;
+    std::byte* to = nullptr;
+    size_t bytes = 0;
   };
 
-  // Linux maps a large folio of the page cache whole (since 6.18): what of it belongs to neighbours
-  // that are not held is unmapped again.
-  void unmap_neighbours(int32_t idx) const;
-  void drop_oldest(); // what is above the budget, but for the step's own experts
+  ExpertCache(const Graph& graph, std::span<const MappedFile* const> files, int64_t budget_bytes);
+  void add_part(const Tensor& tensor, int64_t expert, int64_t experts,
+                std::span<const MappedFile* const> files, Part& part) const;
+  std::byte* part_in_slot(const Expert& expert, size_t part) const;
+  void plan_reads(const Expert& expert);
+  void drop_oldest();
   void unlink(int32_t idx);
   void make_newest(int32_t idx);
 
-  const int64_t planned_bytes_;
-  int64_t least_bytes_ = 0; // of the op with the largest experts, all of them
-  int64_t budget_bytes_;
+  std::vector<DirectFile> files_;
+  int64_t slot_bytes_ = 0;
+  int64_t slots_ = 0, least_slots_ = 0; // of the pool; of the op with most experts
+  int64_t budget_slots_ = 0, held_slots_ = 0;
+  AnonymousMemory pool_;
+  std::vector<int32_t> free_slots_;
   std::vector<int32_t> first_of_op_; // in experts_; -1: no mixture
   std::vector<int32_t> count_of_op_;
   std::vector<Expert> experts_;
-  std::vector<int32_t> missing_; // of the last choose()
+  std::vector<Read> reads_; // of the last choose()
+  std::atomic<size_t> next_read_{0};
   int32_t newest_ = -1, oldest_ = -1;
-  int64_t held_bytes_ = 0;
   uint64_t step_ = 0;
 };
 

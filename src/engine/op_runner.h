@@ -120,6 +120,9 @@ class OpRunner {
                            std::byte* work, const kernels::MatmulKernel& kernel,
                            kernels::MatmulArgs args) const;
 
+  // Decodes row `row` of `table` to y [cols], from the file when it is the unmapped table.
+  void look_up(const Weight& table, int64_t row, float* y) const;
+
   void embed(const Op& op, int thread_idx);
   void put_rows(const Op& op, int thread_idx);
   void gather_rows(const Op& op, int thread_idx);

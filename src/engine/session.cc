@@ -11,6 +11,11 @@ namespace {
 
 tl::unexpected<Error> cancelled() { return fail(ErrorCode::kCancelled, "interrupted"); }
 
+FileRange find_table(std::span<const MappedFile* const> files, const Weight& table) {
+  const auto bytes = static_cast<uint64_t>(table.row_stride_bytes * table.rows);
+  return find_range(files, table.data, bytes).value_or(FileRange{});
+}
+
 bool sees_itself_whole(const Model& model) {
   return model.pictures && model.pictures->sees_itself_whole;
 }
@@ -33,10 +38,15 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
     session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
                                p.shape.feature_tokens, model.pictures->feature_size};
   }
+  for (const Op& op : model.text.ops()) {
+    if (only_looks_up(model, op))
+      session->embedding_ = find_table(options.files, model.text.weight(op.weight));
+  }
   if (options.limit_bytes > 0) {
     PINHOLE_TRY(session->residency_, plan_residency(model, p, options.limit_bytes));
-    if (session->residency_.streams())
-      session->stream_weights(options.files);
+    if (session->residency_.streams()) {
+      PINHOLE_CHECK(session->stream_weights(options.files));
+    }
   }
   session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
   if (p.features_bytes > 0) { // every picture has a token
@@ -51,40 +61,23 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   return session;
 }
 
-void Session::unmap_tables() const {
-  for (const FileRange& table : tables_)
-    table.file->unmap(table.offset, table.bytes);
+void Session::unmap_positions() const {
+  if (positions_.file != nullptr)
+    positions_.file->unmap(positions_.offset, positions_.bytes);
 }
 
-void Session::stream_weights(std::span<const MappedFile* const> files) {
+Status Session::stream_weights(std::span<const MappedFile* const> files) {
   const Residency& r = residency_;
   text_stream_ = std::make_unique<WeightStream>(model_.text, r.text, files, r.window_bytes);
-  if (r.expert_cache_bytes > 0)
-    experts_ = std::make_unique<ExpertCache>(model_.text, files, r.expert_cache_bytes);
+  if (r.expert_cache_bytes > 0) {
+    PINHOLE_TRY(experts_, ExpertCache::create(model_.text, files, r.expert_cache_bytes));
+  }
   vision_stream_ = std::make_unique<WeightStream>(model_.vision, r.vision, files, r.window_bytes);
-  // Of an embedding that no matmul reads whole, single rows are looked up.
-  std::vector<const std::byte*> whole;
-  for (const Graph* graph : {&model_.text, &model_.vision}) {
-    for (const Op& op : graph->ops()) {
-      for (const MatmulPart& part : op.parts)
-        whole.push_back(graph->weight(part.weight).data);
-    }
+  for (const Op& op : model_.vision.ops()) {
+    if (op.kind == OpKind::kGatherWeighted)
+      positions_ = find_table(files, model_.vision.weight(op.weight));
   }
-  for (const Graph* graph : {&model_.text, &model_.vision}) {
-    for (const Op& op : graph->ops()) {
-      if (op.kind != OpKind::kEmbed && op.kind != OpKind::kGatherWeighted)
-        continue;
-      const Weight& table = graph->weight(op.weight);
-      if (std::find(whole.begin(), whole.end(), table.data) != whole.end())
-        continue;
-      const auto range =
-          find_range(files, table.data, static_cast<uint64_t>(table.row_stride_bytes * table.rows));
-      if (!range)
-        continue;
-      tables_.push_back(*range);
-      range->file->read_singly(range->offset, range->bytes);
-    }
-  }
+  return {};
 }
 
 // --- pictures ---
@@ -231,7 +224,7 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
   if (text_stream_ != nullptr)
     text_stream_->rest();
   const bool finished = backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context);
-  unmap_tables();
+  unmap_positions();
   if (vision_stream_ != nullptr)
     vision_stream_->rest();
   if (!finished)
@@ -371,8 +364,8 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   context.cancel = cancel;
   context.stream = text_stream_.get();
   context.experts = experts_.get();
+  context.unmapped_table = embedding_;
   const bool finished = backend_.run(model_.text, plan_.text, {n, outputs}, context);
-  unmap_tables();
   if (!finished) {
     if (text_stream_ != nullptr)
       text_stream_->rest();

@@ -41,7 +41,8 @@ struct SessionOptions {
   RunShape shape;
   KernelChoice kernels;
   // Memory that all of this process may take; 0: no limit. What does not stay in it is streamed
-  // from `files`, which hold the model's weights and outlive the session.
+  // from `files`, which hold the model's weights and outlive the session; so are rows of an
+  // embedding that are only looked up.
   int64_t limit_bytes = 0;
   std::vector<const MappedFile*> files = {};
   MemoryWatchOptions watch = {};
@@ -54,6 +55,10 @@ class Session {
 
   const MemoryPlan& plan() const { return plan_; }
   const Residency& residency() const { return residency_; }
+  // All that this session may take of anonymous memory.
+  int64_t anonymous_bytes() const {
+    return plan_.anonymous_bytes() + residency_.expert_cache_bytes;
+  }
   const KernelChoice& kernels() const { return kernels_; }
   CpuBackend& backend() { return backend_; }
   int64_t held_expert_bytes() const { return experts_ == nullptr ? 0 : experts_->held_bytes(); }
@@ -108,8 +113,8 @@ class Session {
   Session(const Model& model, MemoryPlan plan, const SessionOptions& options);
   void fit_experts(); // before every run: as many as memory is available for
   void forget_pictures(std::span<const Sha256Digest> keep);
-  void unmap_tables() const;
-  void stream_weights(std::span<const MappedFile* const> files);
+  void unmap_positions() const;
+  Status stream_weights(std::span<const MappedFile* const> files);
 
   // Runs the next `count` tokens; the last `outputs` rows give logits.
   Result<std::span<const float>> run_chunk(std::span<const PromptToken> tokens, int64_t outputs,
@@ -128,7 +133,8 @@ class Session {
   MemoryPlan plan_;
   Residency residency_;
   std::unique_ptr<WeightStream> text_stream_, vision_stream_; // null: all weights stay
-  std::vector<FileRange> tables_; // looked up row by row; unmapped after use when weights stream
+  FileRange embedding_; // when only its rows are looked up, which are read from the file
+  FileRange positions_; // the vision part's table, unmapped after use when weights stream
   std::unique_ptr<ExpertCache> experts_; // null: all experts stay
   KernelChoice kernels_;
   CpuBackend backend_;

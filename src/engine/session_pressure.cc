@@ -18,13 +18,15 @@ std::string shown(int64_t bytes) { return format_bytes(static_cast<uint64_t>(byt
 void Session::fit_experts() {
   if (experts_ == nullptr)
     return;
-  const MemoryState& memory = watch_.state();
+  const MemoryState& memory = watch_.state(experts_->held_bytes());
   switch (memory.level) {
   case PressureLevel::kNone:
-    return experts_->set_budget(residency_.expert_cache_bytes);
+    // What others could have without the experts: it must not become short by them.
+    return experts_->set_budget(memory.total_bytes > 0
+                                    ? memory.available_bytes - tight_bytes(memory.total_bytes)
+                                    : residency_.expert_cache_bytes);
   case PressureLevel::kTight:
-    // What is available includes the page cache, in which the experts are. Half of it is for the
-    // other weights and for what made memory short.
+    // Half is for the other weights and for what made memory short.
     return experts_->set_budget(memory.available_bytes / 2);
   case PressureLevel::kCritical:
     return experts_->set_budget(0);
@@ -45,14 +47,14 @@ void Session::forget_pictures(std::span<const Sha256Digest> keep) {
 }
 
 Status Session::admit(std::span<const Sha256Digest> keep) {
-  const MemoryState& memory = watch_.read();
+  const MemoryState memory = watch_.read(held_expert_bytes());
+  fit_experts();
   if (memory.level == PressureLevel::kNone)
     return {};
-  fit_experts();
   if (text_stream_ != nullptr)
     text_stream_->rest();
   forget_pictures(keep);
-  if (watch_.read().level != PressureLevel::kCritical)
+  if (watch_.read(held_expert_bytes()).level != PressureLevel::kCritical)
     return {};
   const int64_t enough =
       memory.available_bytes < critical_bytes(memory.total_bytes)

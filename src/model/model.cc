@@ -120,6 +120,19 @@ Status check_declared(const ModelFile& file, const Model& model) {
 
 } // namespace
 
+bool only_looks_up(const Model& model, const Op& op) {
+  if (op.kind != OpKind::kEmbed)
+    return false;
+  const Graph& graph = model.text;
+  const Tensor* table = graph.weight(op.weight).tensor;
+  const auto reads_it = [&](const MatmulPart& part) {
+    return graph.weight(part.weight).tensor == table;
+  };
+  return std::none_of(graph.ops().begin(), graph.ops().end(), [&](const Op& other) {
+    return std::any_of(other.parts.begin(), other.parts.end(), reads_it);
+  });
+}
+
 Result<Model> describe_model(const ModelFiles& files) {
   const ModelFile& file = files.text;
   const bool is_gguf = file.container() == Container::kGguf;

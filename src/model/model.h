@@ -96,6 +96,9 @@ struct ModelFiles {
                                          const FetchProgress& progress = {});
 };
 
+// Whether `op`, of the text graph, looks up rows of a table that no matmul reads whole.
+bool only_looks_up(const Model& model, const Op& op);
+
 // Recognises the family (config.json's model_type, GGUF's general.architecture) and describes it.
 Result<Model> describe_model(const ModelFiles& files);
 

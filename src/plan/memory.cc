@@ -1,5 +1,7 @@
 #include "plan/memory.h"
 
+#include "plan/recipe.h"
+
 #include <algorithm>
 #include <fmt/format.h>
 
@@ -24,6 +26,24 @@ KernelChoice choice_for(const Graph& graph, KernelChoice kernels) {
   }
   kernels.exact = kernels.exact || all_f32;
   return kernels;
+}
+
+int64_t looked_up_bytes(const Model& model) {
+  int64_t bytes = 0;
+  for (const Op& op : model.text.ops()) {
+    if (!only_looks_up(model, op))
+      continue;
+    const Weight& table = model.text.weight(op.weight);
+    bytes += row_bytes(table.format, table.cols) * table.rows;
+  }
+  return bytes;
+}
+
+int64_t vision_bytes(const Model& model) {
+  int64_t bytes = 0;
+  for (const RoleBytes& role : bytes_by_role(model))
+    bytes += part_of(role.role) == Part::kText ? 0 : role.bytes;
+  return bytes;
 }
 
 } // namespace
@@ -109,7 +129,9 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
   plan.fixed_bytes =
       kProgramBytes + (model.vocabulary_bytes > 0 ? model.vocabulary_bytes
                                                   : model.vocab_size * kBytesPerVocabularyEntry);
-  plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes);
+  plan.looked_up_bytes = looked_up_bytes(model);
+  plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes) - plan.looked_up_bytes -
+                      (shape.max_patches > 0 ? 0 : vision_bytes(model));
   plan.program_mapped_bytes = kProgramFileBytes + static_cast<int64_t>(model.header_bytes);
   return plan;
 }

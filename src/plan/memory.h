@@ -37,8 +37,12 @@ struct MemoryPlan {
   int64_t kv_cache_bytes = 0;
   int64_t features_bytes = 0; // picture embeddings, all slots
   int64_t picture_io_bytes = 0;
-  int64_t fixed_bytes = 0;  // program, graph, vocabulary tables (an allowance, not a reservation)
-  int64_t mapped_bytes = 0; // weights: mapped, reclaimable
+  int64_t fixed_bytes = 0; // program, graph, vocabulary tables (an allowance, not a reservation)
+  // Weights that the run maps, reclaimable: without the vision part where there are no pictures.
+  int64_t mapped_bytes = 0;
+  // Weights that it does not map: an embedding of which only rows are looked up, which come through
+  // a buffer.
+  int64_t looked_up_bytes = 0;
   // The program's own code and libraries, and what stands before the weights in their files: mapped
   // as well.
   int64_t program_mapped_bytes = 0;

@@ -1,5 +1,7 @@
 #include "plan/residency.h"
 
+#include "base/checked.h"
+#include "base/direct_file.h"
 #include "base/units.h"
 
 #include <algorithm>
@@ -15,8 +17,6 @@ namespace {
 // In the window: the op that runs, the one that must follow without a pause, and what is read
 // ahead.
 constexpr int64_t kWindowOps = 4;
-// A looked-up row of a table may bring this much into memory (Linux maps a large folio whole).
-constexpr int64_t kLargestFolio = 2 << 20;
 
 struct OpWeight {
   size_t op;
@@ -44,25 +44,17 @@ int64_t vector_bytes(const Graph& graph) {
   return bytes;
 }
 
-// Of tables of which rows are looked up, and that no matmul reads whole: at the most in a run of so
-// many tokens, after which they are unmapped.
-int64_t table_bytes(const Model& model, int64_t tokens) {
+// Of the vision part's position table, of which rows are looked up: it is unmapped after each
+// picture.
+int64_t position_table_bytes(const Graph& vision) {
   int64_t bytes = 0;
-  for (const Graph* graph : {&model.text, &model.vision}) {
-    for (const Op& op : graph->ops()) {
-      if (op.kind != OpKind::kEmbed && op.kind != OpKind::kGatherWeighted)
-        continue;
-      const Weight& table = graph->weight(op.weight);
-      const bool whole =
-          std::any_of(graph->ops().begin(), graph->ops().end(), [&](const Op& other) {
-            return std::any_of(other.parts.begin(), other.parts.end(), [&](const MatmulPart& part) {
-              return graph->weight(part.weight).tensor == table.tensor;
-            });
-          });
-      bytes += whole ? 0 : row_bytes(table.format, table.cols) * table.rows;
-    }
+  for (const Op& op : vision.ops()) {
+    if (op.kind != OpKind::kGatherWeighted)
+      continue;
+    const Weight& table = vision.weight(op.weight);
+    bytes += row_bytes(table.format, table.cols) * table.rows;
   }
-  return std::min(bytes, tokens * kLargestFolio);
+  return bytes;
 }
 
 std::string shown(int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); }
@@ -96,6 +88,27 @@ int64_t op_weight_bytes(const Graph& graph, const Op& op) {
   return bytes;
 }
 
+int64_t expert_slot_bytes(const Graph& graph) {
+  constexpr int64_t kBlock = DirectFile::kBlockBytes;
+  int64_t most = 0;
+  for (const Op& op : graph.ops()) {
+    if (op.kind != OpKind::kMoe)
+      continue;
+    int64_t bytes = 0;
+    const Tensor* before = nullptr;
+    for (const WeightId id : {op.gate, op.up, op.down}) {
+      const Weight& weight = graph.weight(id);
+      if (weight.tensor == before) // gate and up in one
+        continue;
+      before = weight.tensor;
+      const int64_t elements = weight.tensor->elements() / weight.experts;
+      bytes += round_up(row_bytes(weight.format, elements), kBlock) + kBlock;
+    }
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
 int64_t Residency::peak_bytes(const MemoryPlan& plan) const {
   return plan.anonymous_bytes() + resident_bytes + window_bytes + expert_cache_bytes +
          plan.program_mapped_bytes;
@@ -108,21 +121,27 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   out.vision.assign(model.vision.ops().size(), false);
   const int64_t room = limit_bytes - plan.anonymous_bytes() - plan.program_mapped_bytes;
   std::vector<OpWeight> vision = ops_with_weights(model.vision, false);
-  int64_t mapped = plan.mapped_bytes;
-  if (plan.shape.max_patches == 0) { // no pictures: the vision part is not touched
-    mapped -= sum_of(vision);
+  if (plan.shape.max_patches == 0) // the vision part is not touched
     vision.clear();
-  }
-  if (mapped <= room) {
-    out.resident_bytes = mapped;
+  if (plan.mapped_bytes <= room) {
+    out.resident_bytes = plan.mapped_bytes;
     return out;
   }
   std::vector<OpWeight> text = ops_with_weights(model.text, false);
   const std::vector<OpWeight> experts = ops_with_weights(model.text, true);
   // Room for the experts of one op, all of which a long prompt uses.
-  const int64_t fewest_experts = largest_of(experts);
-  const int64_t small = vector_bytes(model.text) + vector_bytes(model.vision) +
-                        table_bytes(model, plan.shape.chunk_tokens);
+  const int64_t slot = expert_slot_bytes(model.text);
+  int64_t most_of_op = 0, all_experts = 0;
+  for (const OpWeight& op : experts) {
+    const Graph& graph = model.text;
+    const int64_t count = graph.weight(graph.ops()[op.op].gate).experts;
+    most_of_op = std::max(most_of_op, count);
+    all_experts += count;
+  }
+  const int64_t fewest_experts = slot * most_of_op;
+  int64_t small = vector_bytes(model.text);
+  if (plan.shape.max_patches > 0)
+    small += vector_bytes(model.vision) + position_table_bytes(model.vision);
   // The largest stay first: the window must hold several of what is streamed. The earlier of equals
   // stays, so that the next run's first ops are there at once.
   std::stable_sort(text.begin(), text.end(),
@@ -147,7 +166,8 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
     best_bytes = sum_of(streamed);
     best = std::move(streamed);
     out.window_bytes = window;
-    out.expert_cache_bytes = experts.empty() ? 0 : fewest_experts + left;
+    if (!experts.empty())
+      out.expert_cache_bytes = std::min((fewest_experts + left) / slot, all_experts) * slot;
   }
   if (best) {
     for (const OpWeight& op : *best)
@@ -158,8 +178,6 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
     out.streamed_vision_bytes = sum_of(vision);
     out.resident_bytes = small + sum_of(text) - best_bytes;
     out.expert_bytes = sum_of(experts);
-    if (out.expert_cache_bytes > out.expert_bytes)
-      out.expert_cache_bytes = out.expert_bytes;
     return out;
   }
   return fail(ErrorCode::kTooLarge,

@@ -17,7 +17,7 @@ struct Residency {
   int64_t limit_bytes = 0;
   int64_t resident_bytes = 0; // of weights that stay
   int64_t window_bytes = 0; // of streamed weights that are in memory at once; 0: none are streamed
-  int64_t expert_cache_bytes = 0;    // of experts that are in memory at once; 0: all stay
+  int64_t expert_cache_bytes = 0;    // anonymous: slots of experts; 0: all stay
   int64_t expert_bytes = 0;          // of all experts, when not all stay
   int64_t streamed_text_bytes = 0;   // read for every run of the text graph, experts apart
   int64_t streamed_vision_bytes = 0; // for every picture
@@ -30,6 +30,9 @@ struct Residency {
 
 // Bytes of the matrices that an op reads; 0 for ops that read only rows of a table, or none.
 int64_t op_weight_bytes(const Graph& graph, const Op& op);
+
+// Memory for one expert of any mixture of the graph: its matrices, each read in whole blocks.
+int64_t expert_slot_bytes(const Graph& graph);
 
 // The best residency under `limit_bytes`; an error with the least limit when even that is too much.
 Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int64_t limit_bytes);

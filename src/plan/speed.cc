@@ -142,7 +142,7 @@ double missed_expert_bytes(const Graph& graph, const WorkShape& shape, const Res
   }
   const double all = static_cast<double>(residency.expert_bytes);
   const double held = static_cast<double>(residency.expert_cache_bytes);
-  return used > held ? used : used * (1 - held / all);
+  return used > held ? used : used * (1 - std::min(held / all, 1.0));
 }
 
 // Predicts runs of one model where Placement puts it.
@@ -158,8 +158,8 @@ class Predictor {
 
   double map_seconds() const {
     const int64_t on_gpu = at_.offload.weight_bytes;
-    const int64_t mapped = at_.residency.streams() ? at_.residency.resident_bytes
-                                                   : static_cast<int64_t>(model_.weight_bytes);
+    const int64_t mapped =
+        at_.residency.streams() ? at_.residency.resident_bytes : at_.mapped_bytes;
     const int64_t uncached = at_.residency.streams() ? 0 : at_.uncached_bytes;
     return per_giga(static_cast<double>(mapped - on_gpu), cpu_.map_gb_per_s) +
            per_giga(static_cast<double>(on_gpu), at_.gpu.map_gb_per_s) +

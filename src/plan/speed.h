@@ -65,6 +65,7 @@ struct SpeedPlan {
 // Where a run is computed: how fast, what is streamed, what lies on a GPU.
 struct Placement {
   KernelRates cpu;
+  int64_t mapped_bytes = 0; // of weights, where none are streamed
   Residency residency; // a run that streams takes as long as its bytes from the disk, if longer
   Offload offload;
   KernelRates gpu;            // of what `offload` puts there

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <gmock/gmock.h>
+#include <sys/mman.h>
 #include <thread>
 
 namespace pinhole {
@@ -372,6 +373,33 @@ TEST_P(Sessions, StreamedWeightsGiveTheSameNumbers) {
     EXPECT_EQ(max_difference(take(streamed->prefill(prompt)), want), 0);
     EXPECT_EQ(max_difference(take(streamed->step(text_token(3, prompt.size()))), want_next), 0);
   }
+}
+
+TEST_P(Sessions, EmbeddingOfWhichRowsAreLookedUpIsNotTouchedThroughTheMapping) {
+  const Op& embed = model().text.ops().front();
+  ASSERT_EQ(embed.kind, OpKind::kEmbed);
+  const Weight& table = model().text.weight(embed.weight);
+  const int64_t table_bytes = table.row_stride_bytes * table.rows;
+  const KernelChoice kernels = kernel_choice(false, 2);
+  const auto prompt = random_prompt(model(), 20, 1);
+  const auto want = logits_of(prompt, 8, kernels); // through the mapping: no files are given
+  const auto session =
+      take(Session::create(model(), {shape_of(64, 8), kernels, 0, described_->mapped_files()}));
+  const bool only_rows = only_looks_up(model(), embed);
+  EXPECT_EQ(session->plan().looked_up_bytes, only_rows ? table_bytes : 0);
+  if (!only_rows) {
+    EXPECT_EQ(max_difference(take(session->prefill(prompt)), want), 0);
+    return;
+  }
+  const auto address = reinterpret_cast<uintptr_t>(table.data);
+  const uintptr_t begin = (address + 4095) / 4096 * 4096;
+  const uintptr_t end = (address + static_cast<uintptr_t>(table_bytes)) / 4096 * 4096;
+  ASSERT_GT(end, begin + static_cast<uintptr_t>(table_bytes) / 2);
+  auto* pages = reinterpret_cast<void*>(begin);
+  ASSERT_EQ(::mprotect(pages, end - begin, PROT_NONE), 0);
+  const auto got = copy_of(take(session->prefill(prompt)));
+  ASSERT_EQ(::mprotect(pages, end - begin, PROT_READ), 0);
+  EXPECT_EQ(max_difference(got, want), 0);
 }
 
 TEST_P(Sessions, OldPicturesMakeRoom) {

@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "file/model_file.h"
 #include "file/npy.h"
+#include "support/golden_path.h"
 #include "support/temp_dir.h"
 
 #include <filesystem>
@@ -19,6 +20,7 @@ using ::testing::HasSubstr;
 const std::string kGolden = PINHOLE_GOLDEN_DIR;
 
 TEST(GoldenFiles, EveryGgufOpens) {
+  REQUIRE_GOLDEN();
   int count = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(kGolden)) {
     if (entry.path().extension() != ".gguf")
@@ -35,6 +37,7 @@ TEST(GoldenFiles, EveryGgufOpens) {
 }
 
 TEST(GoldenFiles, EverySafetensorsFolderOpens) {
+  REQUIRE_GOLDEN();
   int count = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(kGolden)) {
     if (entry.path().filename() != "config.json")
@@ -54,6 +57,7 @@ TEST(GoldenFiles, EverySafetensorsFolderOpens) {
 }
 
 TEST(GoldenFiles, AllTypesHoldsTheBytesOfTheBinFiles) {
+  REQUIRE_GOLDEN();
   const auto model = ModelFile::open(kGolden + "/dequant/all_types.gguf");
   ASSERT_TRUE(model) << model.error().text();
   const auto index = read_json_file(kGolden + "/dequant/index.json");
@@ -74,6 +78,7 @@ TEST(GoldenFiles, AllTypesHoldsTheBytesOfTheBinFiles) {
 }
 
 TEST(GoldenFiles, QuantisedModelsHaveTheTypesThatWereWrittenDown) {
+  REQUIRE_GOLDEN();
   for (const char* name : {"f16", "q4_0", "q4_k", "q4_k_m", "q6_k", "q8_0"}) {
     const std::string stem = std::string("qwen3_vl-") + name;
     const auto model = ModelFile::open(kGolden + "/gguf/qwen3_vl/" + stem + ".gguf");
@@ -99,6 +104,7 @@ TEST(GoldenFiles, QuantisedModelsHaveTheTypesThatWereWrittenDown) {
 }
 
 TEST(GoldenFiles, MetadataOfAModel) {
+  REQUIRE_GOLDEN();
   const auto model = ModelFile::open(kGolden + "/gguf/qwen3_vl/qwen3_vl-q4_k.gguf");
   ASSERT_TRUE(model) << model.error().text();
   const auto config = read_json_file(kGolden + "/gguf/qwen3_vl/hf/config.json");
@@ -116,6 +122,7 @@ TEST(GoldenFiles, MetadataOfAModel) {
 }
 
 TEST(GoldenFiles, MixtureOfExpertsInFourShards) {
+  REQUIRE_GOLDEN();
   const std::string folder = kGolden + "/qwen3_vl_moe/tiny";
   const auto model = ModelFile::open(folder);
   ASSERT_TRUE(model) << model.error().text();
@@ -136,6 +143,7 @@ TEST(GoldenFiles, MixtureOfExpertsInFourShards) {
 }
 
 TEST(GoldenFiles, SafetensorsShapesFollowTheConfig) {
+  REQUIRE_GOLDEN();
   const auto model = ModelFile::open(kGolden + "/qwen3_vl/tiny");
   ASSERT_TRUE(model) << model.error().text();
   const Json& text = model->config()["text_config"];
@@ -149,6 +157,7 @@ TEST(GoldenFiles, SafetensorsShapesFollowTheConfig) {
 }
 
 TEST(GoldenFiles, BitsAndBytesTensorsAreKeptAside) {
+  REQUIRE_GOLDEN();
   const auto model = ModelFile::open(kGolden + "/bnb/bnb.safetensors");
   ASSERT_TRUE(model) << model.error().text();
   EXPECT_TRUE(model->config().is_null());
@@ -164,6 +173,7 @@ TEST(GoldenFiles, BitsAndBytesTensorsAreKeptAside) {
 }
 
 TEST(GoldenFiles, ProjectorsAreFound) {
+  REQUIRE_GOLDEN();
   const auto found = find_mmproj(kGolden + "/gguf/gemma3/gemma3-f32.gguf");
   ASSERT_TRUE(found) << found.error().text();
   EXPECT_EQ(*found, kGolden + "/gguf/gemma3/mmproj-gemma3-f32.gguf");

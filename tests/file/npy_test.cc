@@ -1,5 +1,6 @@
 // .npy arrays: the types of the golden cases, and damaged files.
 #include "file/npy.h"
+#include "support/golden_path.h"
 #include "support/temp_dir.h"
 
 #include <cstring>
@@ -113,6 +114,7 @@ TEST(Npy, EveryShorterPrefixIsAnError) {
 }
 
 TEST(Npy, GoldenCase) {
+  REQUIRE_GOLDEN();
   const std::string dir = std::string(PINHOLE_GOLDEN_DIR) + "/qwen3_vl/tiny/cases/one_image/";
   const auto logits = NpyArray::open(dir + "logits.npy");
   ASSERT_TRUE(logits) << logits.error().text();

@@ -4,6 +4,7 @@
 #include "base/sha256.h"
 #include "image/image.h"
 #include "npy.h"
+#include "support/golden_path.h"
 
 #include <cmath>
 #include <filesystem>
@@ -20,6 +21,7 @@ std::span<const std::byte> as_bytes(const std::string& text) {
 }
 
 TEST(SmartResize, MatchesTheProcessorsTable) {
+  REQUIRE_GOLDEN();
   std::istringstream table(read_test_file(kGolden + "smart_resize.tsv"));
   std::string line;
   std::getline(table, line);
@@ -52,9 +54,10 @@ TEST(SmartResize, RefusesWhatIsNotAPicture) {
   EXPECT_FALSE(smart_resize({10, 10}, 28, 0, 1003520));
 }
 
-class Preprocess : public testing::TestWithParam<std::string> {};
+class Preprocess : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Preprocess, MatchesTheProcessor) {
+  REQUIRE_GOLDEN();
   const std::string folder = kGolden + GetParam() + "/";
   const auto meta = read_json_file(folder + "meta.json");
   ASSERT_TRUE(meta) << meta.error().text();
@@ -118,8 +121,8 @@ TEST_P(Preprocess, MatchesTheProcessor) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Preprocess,
-                         testing::Values("down.qwen2_5_vl", "down.qwen3_vl", "strip.qwen2_5_vl",
-                                         "strip.qwen3_vl", "up.qwen2_5_vl", "up.qwen3_vl"),
+                         ::testing::Values("down.qwen2_5_vl", "down.qwen3_vl", "strip.qwen2_5_vl",
+                                           "strip.qwen3_vl", "up.qwen2_5_vl", "up.qwen3_vl"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '.', '_');

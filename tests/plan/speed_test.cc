@@ -74,8 +74,9 @@ TEST(Speed, LayersAddUpToTheWhole) {
   question.prompt_tokens = 300;
   question.chunk_tokens = 128; // three chunks, the last one shorter
   question.context_tokens = 512;
-  const SpeedPlan plan =
-      plan_speed(described->model, question, kernels::KvType::kF16, {round_rates(), {}, {}, {}, 0});
+  Placement placement;
+  placement.cpu = round_rates();
+  const SpeedPlan plan = plan_speed(described->model, question, kernels::KvType::kF16, placement);
   double prefill = 0, decode = 0, bytes = 0;
   for (const BlockCost& block : plan.blocks) {
     prefill += block.prefill_seconds;
@@ -162,6 +163,7 @@ TEST(Speed, WhatThePageCacheLacksComesFromTheDisk) {
   question.prompt_tokens = 100;
   question.context_tokens = 200;
   Placement placement;
+  placement.mapped_bytes = static_cast<int64_t>(described->model.weight_bytes);
   placement.cpu = round_rates();
   placement.cpu.disk_gb_per_s = 2;
   const auto first = [&] {
@@ -195,6 +197,7 @@ TEST(Speed, BlocksOnAGpuRunAtItsRates) {
   question.prompt_tokens = 100;
   question.context_tokens = 200;
   Placement placement;
+  placement.mapped_bytes = static_cast<int64_t>(described->model.weight_bytes);
   placement.cpu = placement.gpu = round_rates();
   placement.cpu.map_gb_per_s = 50;
   placement.gpu.map_gb_per_s = 5;

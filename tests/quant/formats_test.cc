@@ -4,6 +4,7 @@
 
 #include "quant/half.h"
 #include "quant/q8_0.h"
+#include "support/golden_path.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -42,6 +43,7 @@ const std::filesystem::path kDequant = std::filesystem::path(PINHOLE_GOLDEN_DIR)
 
 // Every entry, from an aligned and from an odd address: tensors of a mapped file lie anywhere.
 TEST(Formats, DecodesAsGgmlDoes) {
+  REQUIRE_GOLDEN();
   nlohmann::json index = nlohmann::json::parse(read_bytes(kDequant / "index.json"));
   int num_entries = 0;
   for (const auto& entry : index["entries"]) {

@@ -4,6 +4,7 @@
 #include "text/chat_template.h"
 
 #include "base/json.h"
+#include "support/golden_path.h"
 
 #include <chrono>
 #include <fstream>
@@ -15,7 +16,7 @@
 namespace pinhole {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 constexpr const char* kGoldenDir = PINHOLE_GOLDEN_DIR "/chat_templates";
 constexpr const char* kCasesFile = PINHOLE_SOURCE_DIR "/tests/text/jinja_cases.json";
@@ -34,8 +35,8 @@ std::string first_difference(const std::string& got, const std::string& expected
     ++at;
   const size_t from = at > 40 ? at - 40 : 0;
   return "first difference at byte " + std::to_string(at) + "\n  got      ..." +
-         testing::PrintToString(got.substr(from, 100)) + "\n  expected ..." +
-         testing::PrintToString(expected.substr(from, 100));
+         ::testing::PrintToString(got.substr(from, 100)) + "\n  expected ..." +
+         ::testing::PrintToString(expected.substr(from, 100));
 }
 
 Result<std::string> render(const std::string& source, const Json& context) {
@@ -72,6 +73,7 @@ Json context_of(const Json& entry) {
 }
 
 TEST(ChatTemplate, RendersEveryGoldenEntryAsTransformersDoes) {
+  REQUIRE_GOLDEN();
   const auto golden = read_json_file(std::string(kGoldenDir) + "/rendered.json");
   ASSERT_TRUE(golden) << golden.error().text();
   size_t checked = 0;
@@ -101,7 +103,7 @@ TEST(ChatTemplate, AgreesWithJinja2OnManySmallTemplates) {
   size_t checked = 0;
   for (const Json& entry : (*cases)["cases"]) {
     const std::string source = entry["template"].get<std::string>();
-    SCOPED_TRACE("template " + testing::PrintToString(source));
+    SCOPED_TRACE("template " + ::testing::PrintToString(source));
     const Json context = entry.contains("context") ? entry["context"] : (*cases)["context"];
     const auto got = render(source, context);
     if (entry.contains("error")) {
@@ -360,6 +362,7 @@ TEST(ChatTemplate, DeepValuesAreNoTrouble) {
 
 // A long chat is not hostile: what a rendering may use grows with its context.
 TEST(ChatTemplate, LongChatsRender) {
+  REQUIRE_GOLDEN();
   Json messages = Json::array();
   for (int i = 0; i < 3000; ++i) {
     messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"},

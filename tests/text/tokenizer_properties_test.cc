@@ -55,6 +55,7 @@ std::string random_text(std::mt19937& random) {
 }
 
 TEST(TokenizerProperties, DecodeUndoesEncode) {
+  REQUIRE_GOLDEN();
   std::mt19937 random(20240607);
   for (const char* name : {"qwen2", "llama-bpe", "llama-bpe.tokenizer.json", "llama-spm"}) {
     const Tokenizer& tokenizer = vocabulary(name);
@@ -67,6 +68,7 @@ TEST(TokenizerProperties, DecodeUndoesEncode) {
 }
 
 TEST(TokenizerProperties, TextNeverBecomesASpecialTokenUnlessParsed) {
+  REQUIRE_GOLDEN();
   std::mt19937 random(7);
   for (const char* name :
        {"qwen2", "qwen2.tokenizer.json", "llama-bpe", "llama-bpe.tokenizer.json", "llama-spm"}) {
@@ -100,6 +102,7 @@ bool is_valid_utf8(std::string_view text) {
 }
 
 TEST(StreamDecoder, GivesWholeCharacters) {
+  REQUIRE_GOLDEN();
   std::mt19937 random(11);
   for (const char* name : {"qwen2", "llama-spm"}) {
     const Tokenizer& tokenizer = vocabulary(name);
@@ -118,6 +121,7 @@ TEST(StreamDecoder, GivesWholeCharacters) {
 }
 
 TEST(StreamDecoder, ReplacesWhatCannotBecomeValid) {
+  REQUIRE_GOLDEN();
   const Tokenizer& tokenizer = vocabulary("llama-spm"); // one token per byte: <0x00> is 3
   const auto push = [&](StreamDecoder& decoder, uint8_t byte) { return decoder.push(3 + byte); };
   StreamDecoder decoder(tokenizer);
@@ -139,6 +143,7 @@ TEST(StreamDecoder, ReplacesWhatCannotBecomeValid) {
 }
 
 TEST(StreamDecoder, DropsTheSpaceThatTheEncoderPutFirst) {
+  REQUIRE_GOLDEN();
   const Tokenizer& tokenizer = vocabulary("llama-spm");
   StreamDecoder decoder(tokenizer);
   std::string out = decoder.push(1); // <s>
@@ -150,6 +155,7 @@ TEST(StreamDecoder, DropsTheSpaceThatTheEncoderPutFirst) {
 }
 
 TEST(Tokenizer, PiecesAndIds) {
+  REQUIRE_GOLDEN();
   const Tokenizer& qwen = vocabulary("qwen2");
   EXPECT_EQ(qwen.vocab_size(), 151936);
   EXPECT_EQ(qwen.find("<|im_end|>"), 151645);
@@ -179,6 +185,7 @@ TEST(Tokenizer, PiecesAndIds) {
 }
 
 TEST(Tokenizer, AddsBosWhereItsSettingsSaySo) {
+  REQUIRE_GOLDEN();
   for (const char* name : {"llama-bpe", "llama-bpe.tokenizer.json"}) {
     const Tokenizer& tokenizer = vocabulary(name);
     EXPECT_TRUE(tokenizer.adds_bos());
@@ -194,6 +201,7 @@ TEST(Tokenizer, AddsBosWhereItsSettingsSaySo) {
 class Megabyte : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Megabyte, IsEncodedInTime) {
+  REQUIRE_GOLDEN();
   const Tokenizer& tokenizer = vocabulary(GetParam());
   std::mt19937 random(5);
   std::string letters, marks = "e";

@@ -56,6 +56,7 @@ void PrintTo(const Vectors& vectors, std::ostream* out) {
 class GoldenVectors : public ::testing::TestWithParam<Vectors> {};
 
 TEST_P(GoldenVectors, EveryRecordAgrees) {
+  REQUIRE_GOLDEN();
   const Vectors& param = GetParam();
   const Tokenizer& tokenizer = vocabulary(param.tokenizer);
   const auto inputs = records(kGolden + "/tokenizer/" + param.input);
@@ -138,6 +139,7 @@ std::vector<TokenId> without_repeats(const std::vector<TokenId>& ids, TokenId re
 }
 
 TEST_P(FixturePrompts, EncodeToTheReferenceIds) {
+  REQUIRE_GOLDEN();
   const Fixture& fixture = GetParam();
   const std::string folder = kGolden + "/" + fixture.folder;
   const Tokenizer tokenizer =
@@ -198,6 +200,7 @@ std::vector<HfCase> hf_cases() {
 class HfVariants : public ::testing::TestWithParam<HfCase> {};
 
 TEST_P(HfVariants, AgreeWithTheReference) {
+  REQUIRE_GOLDEN();
   const Json& description = GetParam().description;
   Json json = read_json_file(kGolden + "/" + description.at("base").get<std::string>()).value();
   json.update(description.at("patch"));
