@@ -132,6 +132,7 @@ def main():
     shares = []
     for _ in range(arguments.rounds):
         disk = max(disk_gb_per_s(arguments.model, readers) for readers in (1, 2, 4))
+        forget(arguments.model)
         out = ask(arguments, arguments.tokens, True)
         allows = disk * 1e9 / read
         share = out["tokens_per_second"] / allows

@@ -1,5 +1,5 @@
-// Reads parts of a mapped file into memory of the caller, from the disk past the page cache: what is
-// read once and kept elsewhere does not push out what others have there.
+// Reads parts of a mapped file into memory of the caller, from the disk past the page cache: what
+// is read once and kept elsewhere does not push out what others have there.
 #pragma once
 
 #include "base/mapped_file.h"
@@ -9,6 +9,12 @@
 #include <span>
 
 namespace pinhole {
+
+// What reads a disk as fast as it goes: so many threads, each so much at a time. On a virtual disk,
+// whose rate moved between 1 and 4 GB/s, three or four readers of 0.5 to 1 MiB were the fastest in
+// most rounds, pieces of 4 MiB and more the slowest.
+inline constexpr int kStreamReaders = 3;
+inline constexpr int64_t kStreamReadBytes = 1 << 20;
 
 class DirectFile {
  public:

@@ -128,7 +128,8 @@ class PlanCommand {
       const bool has_file = !one.files.text.parts().empty() && !one.remote;
       const MappedFile* file = has_file ? &one.files.text.parts().front() : nullptr;
       if ((one.run.residency.streams() || options_.layers || one.uncached_bytes > 0) && has_file)
-        one.rates.disk_gb_per_s = measure_disk(*file);
+        one.rates.disk_gb_per_s =
+            one.run.residency.streams() ? measure_stream(*file) : measure_disk(*file);
       measure_moment(one.model.text, one.uncached_bytes == 0 ? file : nullptr, kernels, threads,
                      one.rates);
       one.speed = speed_of(one.model, one.run, kernels, one.rates, place, one.uncached_bytes);

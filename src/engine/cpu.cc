@@ -98,7 +98,7 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
   case OpKind::kGatherWeighted:
     return gather_weighted(op, work, thread_idx);
   case OpKind::kMatmul:
-    return matmul(op, deal(op_idx, 0), work, thread_idx);
+    return matmul(op, op_idx, work, thread_idx);
   case OpKind::kRmsNorm:
   case OpKind::kLayerNorm:
     return norm(op, work, thread_idx);
@@ -202,7 +202,7 @@ void OpRunner::gather_weighted(const Op& op, std::byte* work, int thread_idx) {
   }
 }
 
-void OpRunner::matmul(const Op& op, Deal& pieces, std::byte* work, int thread_idx) {
+void OpRunner::matmul(const Op& op, size_t op_idx, std::byte* work, int thread_idx) {
   const Rows x = rows(op.x);
   if (x.rows == 0)
     return;
@@ -231,6 +231,7 @@ void OpRunner::matmul(const Op& op, Deal& pieces, std::byte* work, int thread_id
   }
   pool_.barrier();
 
+  Deal& pieces = deal(op_idx, 0);
   int64_t first = 0; // piece of the part
   int64_t piece = pieces.next();
   for (const MatmulPart& part : op.parts) {
@@ -241,11 +242,14 @@ void OpRunner::matmul(const Op& op, Deal& pieces, std::byte* work, int thread_id
                                    kernels_.num_threads, x.rows);
     const Rows y = rows(part.y);
     const auto* pack = std::find(packs.begin(), packs.end(), kernel->pack_x);
+    const std::byte* data = weight.data;
+    if (context_.stream != nullptr)
+      data = context_.stream->resident(op_idx, data);
     for (; piece < first + split.count; piece = pieces.next()) {
       const int64_t begin = (piece - first) * split.rows;
       MatmulArgs args{};
       args.x = packed[static_cast<size_t>(pack - packs.begin())];
-      args.w = weight.data + begin * weight.row_stride_bytes;
+      args.w = data + begin * weight.row_stride_bytes;
       args.w_row_bytes = weight.row_stride_bytes;
       args.bias = part.bias == kNoWeight ? nullptr : as_f32(part.bias, own) + begin;
       args.y = y.data + begin;
@@ -261,8 +265,8 @@ void OpRunner::matmul(const Op& op, Deal& pieces, std::byte* work, int thread_id
       args.activation = kernel_activation(op.activation);
       args.scratch = own + sizes.vector_bytes;
       if (weight.transposed)
-        multiply_transposed(weight, weight.data, begin,
-                            own + sizes.vector_bytes + sizes.scratch_bytes, *kernel, args);
+        multiply_transposed(weight, data, begin, own + sizes.vector_bytes + sizes.scratch_bytes,
+                            *kernel, args);
       else
         kernel->run(args);
     }

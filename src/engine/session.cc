@@ -16,6 +16,19 @@ FileRange find_table(std::span<const MappedFile* const> files, const Weight& tab
   return find_range(files, table.data, bytes).value_or(FileRange{});
 }
 
+// Whether the table that `embed` looks up stays in memory for a matmul.
+bool table_stays(const Graph& text, const Op& embed, const Residency& residency) {
+  for (size_t i = 0; i < text.ops().size(); ++i) {
+    if (residency.streams() && residency.text[i])
+      continue;
+    for (const MatmulPart& part : text.ops()[i].parts) {
+      if (text.weight(part.weight).tensor == text.weight(embed.weight).tensor)
+        return true;
+    }
+  }
+  return false;
+}
+
 bool sees_itself_whole(const Model& model) {
   return model.pictures && model.pictures->sees_itself_whole;
 }
@@ -38,15 +51,15 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
     session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
                                p.shape.feature_tokens, model.pictures->feature_size};
   }
-  for (const Op& op : model.text.ops()) {
-    if (only_looks_up(model, op))
-      session->embedding_ = find_table(options.files, model.text.weight(op.weight));
-  }
   if (options.limit_bytes > 0) {
     PINHOLE_TRY(session->residency_, plan_residency(model, p, options.limit_bytes));
     if (session->residency_.streams()) {
       PINHOLE_CHECK(session->stream_weights(options.files));
     }
+  }
+  for (const Op& op : model.text.ops()) {
+    if (op.kind == OpKind::kEmbed && !table_stays(model.text, op, session->residency_))
+      session->embedding_ = find_table(options.files, model.text.weight(op.weight));
   }
   session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
   if (p.features_bytes > 0) { // every picture has a token
@@ -68,11 +81,12 @@ void Session::unmap_positions() const {
 
 Status Session::stream_weights(std::span<const MappedFile* const> files) {
   const Residency& r = residency_;
-  text_stream_ = std::make_unique<WeightStream>(model_.text, r.text, files, r.window_bytes);
+  PINHOLE_TRY(window_, AnonymousMemory::reserve(r.window_bytes, "window of streamed weights"));
+  text_stream_ = std::make_unique<WeightStream>(model_.text, r.text, files, window_);
   if (r.expert_cache_bytes > 0) {
     PINHOLE_TRY(experts_, ExpertCache::create(model_.text, files, r.expert_cache_bytes));
   }
-  vision_stream_ = std::make_unique<WeightStream>(model_.vision, r.vision, files, r.window_bytes);
+  vision_stream_ = std::make_unique<WeightStream>(model_.vision, r.vision, files, window_);
   for (const Op& op : model_.vision.ops()) {
     if (op.kind == OpKind::kGatherWeighted)
       positions_ = find_table(files, model_.vision.weight(op.weight));

@@ -57,7 +57,7 @@ class Session {
   const Residency& residency() const { return residency_; }
   // All that this session may take of anonymous memory.
   int64_t anonymous_bytes() const {
-    return plan_.anonymous_bytes() + residency_.expert_cache_bytes;
+    return plan_.anonymous_bytes() + residency_.window_bytes + residency_.expert_cache_bytes;
   }
   const KernelChoice& kernels() const { return kernels_; }
   CpuBackend& backend() { return backend_; }
@@ -132,8 +132,9 @@ class Session {
   const Model& model_;
   MemoryPlan plan_;
   Residency residency_;
+  AnonymousMemory window_;                                    // of the streams
   std::unique_ptr<WeightStream> text_stream_, vision_stream_; // null: all weights stay
-  FileRange embedding_; // when only its rows are looked up, which are read from the file
+  FileRange embedding_; // when it does not stay in memory: rows are read from the file
   FileRange positions_; // the vision part's table, unmapped after use when weights stream
   std::unique_ptr<ExpertCache> experts_; // null: all experts stay
   KernelChoice kernels_;

@@ -51,8 +51,10 @@ Status Session::admit(std::span<const Sha256Digest> keep) {
   fit_experts();
   if (memory.level == PressureLevel::kNone)
     return {};
-  if (text_stream_ != nullptr)
+  if (text_stream_ != nullptr) {
     text_stream_->rest();
+    window_.release_pages(0, window_.bytes());
+  }
   forget_pictures(keep);
   if (watch_.read(held_expert_bytes()).level != PressureLevel::kCritical)
     return {};

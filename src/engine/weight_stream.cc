@@ -1,5 +1,7 @@
 #include "engine/weight_stream.h"
 
+#include "base/checked.h"
+
 #include <algorithm>
 #include <cassert>
 
@@ -7,37 +9,52 @@ namespace pinhole {
 
 namespace {
 
-// Read in one call: long enough for the disk's full rate, short enough to stop soon.
-constexpr uint64_t kPieceBytes = 16 << 20;
+constexpr int64_t kBlock = DirectFile::kBlockBytes;
 
 } // namespace
 
 WeightStream::WeightStream(const Graph& graph, const std::vector<bool>& streamed,
-                           std::span<const MappedFile* const> files, int64_t window_bytes)
-    : window_bytes_(window_bytes), segment_of_op_(graph.ops().size(), kNone) {
-  const auto add = [&](Segment& segment, WeightId id) {
-    const Weight& weight = graph.weight(id);
-    const auto bytes = static_cast<uint64_t>(row_bytes(weight.format, weight.cols) * weight.rows);
-    const auto range = find_range(files, weight.data, bytes);
-    assert(range);
-    if (!range) // it is read when it is used
-      return;
-    segment.ranges.push_back(*range);
-    segment.bytes += static_cast<int64_t>(bytes);
-  };
+                           std::span<const MappedFile* const> files, const AnonymousMemory& window)
+    : window_(window), slot_bytes_(window.bytes() / kWindowSlots),
+      segment_of_op_(graph.ops().size(), kNone), number_of_op_(graph.ops().size(), 0) {
+  for (const MappedFile* file : files)
+    files_.emplace_back(*file);
   for (size_t i = 0; i < graph.ops().size(); ++i) {
     if (!streamed[i])
       continue;
     Segment segment;
+    int64_t slot_offset = 0;
     for (const MatmulPart& part : graph.ops()[i].parts)
-      add(segment, part.weight);
-    if (segment.ranges.empty())
+      add_part(graph.weight(part.weight), files, segment, slot_offset);
+    if (segment.parts.empty())
       continue;
+    assert(slot_offset <= slot_bytes_);
     segment_of_op_[i] = segments_.size();
     segments_.push_back(std::move(segment));
   }
-  if (!segments_.empty())
-    reader_ = std::thread([this] { read_ahead(); });
+  for (int i = 0; i < (segments_.empty() ? 0 : kStreamReaders); ++i)
+    readers_.emplace_back([this] { read_ahead(); });
+}
+
+// A matrix lies at the place in a block that it has in the file.
+void WeightStream::add_part(const Weight& weight, std::span<const MappedFile* const> files,
+                            Segment& segment, int64_t& slot_offset) const {
+  const int64_t bytes = row_bytes(weight.format, weight.cols) * weight.rows;
+  const auto range = find_range(files, weight.data, static_cast<uint64_t>(bytes));
+  assert(range);
+  if (!range) // it is read when it is used
+    return;
+  const auto file =
+      static_cast<size_t>(std::find(files.begin(), files.end(), range->file) - files.begin());
+  const auto offset = static_cast<int64_t>(range->offset);
+  const int64_t begin = offset / kBlock * kBlock;
+  const int64_t end = round_up(offset + bytes, kBlock);
+  segment.parts.push_back({weight.data, bytes, slot_offset + offset - begin});
+  for (int64_t at = begin; at < end; at += kStreamReadBytes) {
+    segment.reads.push_back({file, static_cast<uint64_t>(at), std::min(kStreamReadBytes, end - at),
+                             slot_offset + at - begin});
+  }
+  slot_offset += end - begin;
 }
 
 WeightStream::~WeightStream() {
@@ -46,52 +63,36 @@ WeightStream::~WeightStream() {
     stop_ = true;
   }
   changed_.notify_all();
-  if (reader_.joinable())
-    reader_.join();
-}
-
-void WeightStream::drop(const Segment& segment) {
-  for (const FileRange& range : segment.ranges)
-    range.file->drop(range.offset, range.bytes);
+  for (std::thread& reader : readers_)
+    reader.join();
 }
 
 void WeightStream::read_ahead() {
   std::unique_lock lock(mutex_);
   while (true) {
-    const auto may_read = [&] {
-      const Segment& next = segments_[read_ % segments_.size()];
-      // Never more than one round ahead: a segment that is in use must not be read and dropped
-      // twice.
-      return awake_ && read_ - released_ < segments_.size() &&
-             (held_bytes_ == 0 || held_bytes_ + next.bytes <= window_bytes_);
-    };
-    changed_.wait(lock, [&] { return stop_ || may_read(); });
+    changed_.wait(lock, [this] {
+      return stop_ || (awake_ && begun_ - released_ < static_cast<uint64_t>(kWindowSlots));
+    });
     if (stop_)
       return;
-    const Segment& next = segments_[read_ % segments_.size()];
-    held_bytes_ += next.bytes;
-    reading_ = true;
-    bool broken_off = false;
-    for (const FileRange& range : next.ranges) {
-      for (uint64_t done = 0; done < range.bytes && !broken_off; done += kPieceBytes) {
-        lock.unlock();
-        const uint64_t bytes = std::min(kPieceBytes, range.bytes - done);
-        if (done + bytes < range.bytes) // the disk has work while pages are mapped
-          range.file->prefetch(range.offset + done + bytes,
-                               std::min(kPieceBytes, range.bytes - done - bytes));
-        range.file->populate(range.offset + done, bytes);
-        lock.lock();
-        broken_off = stop_ || !awake_;
-      }
+    const uint64_t number = begun_;
+    const Segment& segment = segments_[number % segments_.size()];
+    size_t& left = left_[number % kWindowSlots];
+    if (next_read_ == 0)
+      left = segment.reads.size();
+    const Read& read = segment.reads[next_read_];
+    if (++next_read_ == segment.reads.size()) {
+      next_read_ = 0;
+      ++begun_;
     }
-    reading_ = false;
-    if (broken_off) {
-      drop(next);
-      held_bytes_ -= next.bytes;
-    } else {
-      ++read_;
-    }
-    changed_.notify_all();
+    ++in_flight_;
+    lock.unlock();
+    const std::span to(slot(number) + read.slot_offset, static_cast<size_t>(read.bytes));
+    files_[read.file].read(read.offset, to);
+    lock.lock();
+    --in_flight_;
+    if (--left == 0 || in_flight_ == 0)
+      changed_.notify_all();
   }
 }
 
@@ -105,20 +106,28 @@ void WeightStream::wait_for(size_t op_idx) {
   const uint64_t number = used_++;
   assert(number % segments_.size() == segment); // ops come in their order
   static_cast<void>(segment);
-  changed_.wait(lock, [&] { return read_ > number; });
+  number_of_op_[op_idx] = number;
+  changed_.wait(lock, [&] { return begun_ > number && left_[number % kWindowSlots] == 0; });
 }
 
 void WeightStream::release(size_t op_idx) {
-  const size_t idx = segment_of_op_[op_idx];
-  if (idx == kNone)
+  if (segment_of_op_[op_idx] == kNone)
     return;
-  drop(segments_[idx]);
   {
     const std::lock_guard lock(mutex_);
-    held_bytes_ -= segments_[idx].bytes;
     ++released_;
   }
   changed_.notify_all();
+}
+
+const std::byte* WeightStream::resident(size_t op_idx, const std::byte* mapped) const {
+  if (segment_of_op_[op_idx] == kNone)
+    return mapped;
+  for (const Part& part : segments_[segment_of_op_[op_idx]].parts) {
+    if (mapped >= part.mapped && mapped < part.mapped + part.bytes)
+      return slot(number_of_op_[op_idx]) + part.slot_offset + (mapped - part.mapped);
+  }
+  return mapped; // a bias stays
 }
 
 void WeightStream::rest() {
@@ -126,15 +135,10 @@ void WeightStream::rest() {
     return;
   std::unique_lock lock(mutex_);
   awake_ = false;
-  changed_.notify_all();
-  changed_.wait(lock, [&] { return !reading_; });
-  for (; released_ < read_; ++released_) {
-    const Segment& segment = segments_[released_ % segments_.size()];
-    drop(segment);
-    held_bytes_ -= segment.bytes;
-  }
+  changed_.wait(lock, [this] { return in_flight_ == 0; });
   // The next run begins with the first segment.
-  read_ = used_ = released_ = 0;
+  begun_ = used_ = released_ = 0;
+  next_read_ = 0;
 }
 
 } // namespace pinhole

@@ -1,11 +1,16 @@
 #include "plan/machine.h"
 
+#include "base/direct_file.h"
 #include "base/function_ref.h"
+#include "plan/pages.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <sys/mman.h>
+#include <thread>
+#include <vector>
 
 namespace pinhole {
 
@@ -38,6 +43,29 @@ MachineRate measure_peak(const kernels::PeakLoop& loop, ThreadPool& threads) {
   rate.all_threads = gops * threads.num_threads() /
                      best_seconds(kPeakRuns, [&] { threads.run([&](int) { loop.run(rounds); }); });
   return rate;
+}
+
+// A part of a file that stands for it.
+struct Sample {
+  uint64_t begin = 0, end = 0;
+};
+
+Sample middle_of(const MappedFile& file) {
+  constexpr uint64_t kSample = 512u << 20, kBlock = DirectFile::kBlockBytes;
+  const uint64_t size = file.bytes().size();
+  const uint64_t begin = size > kSample ? (size - kSample) / 2 / kBlock * kBlock : 0;
+  return {begin, std::min(size, begin + kSample)};
+}
+
+// GB/s of `work` on a sample that the page cache forgets before and after; 0 for none.
+double forgotten_rate(const MappedFile& file, const Sample& sample, FunctionRef<void()> work) {
+  const uint64_t bytes = sample.end - sample.begin;
+  if (bytes == 0)
+    return 0;
+  file.drop(sample.begin, bytes);
+  const double seconds = best_seconds(1, work);
+  file.drop(sample.begin, bytes);
+  return static_cast<double>(bytes) * 1e-9 / seconds;
 }
 
 } // namespace
@@ -75,23 +103,39 @@ double measure_arithmetic(const kernels::Table& table, ThreadPool& threads) {
 }
 
 double measure_disk(const MappedFile& file) {
-  constexpr uint64_t kSample = 512u << 20, kPiece = 16u << 20;
-  const uint64_t size = file.bytes().size();
-  const uint64_t begin = size > kSample ? (size - kSample) / 2 : 0;
-  const uint64_t end = std::min(size, begin + kSample);
-  if (begin == end)
+  constexpr uint64_t kPiece = 16u << 20;
+  const Sample sample = middle_of(file);
+  return forgotten_rate(file, sample, [&] {
+    for (uint64_t at = sample.begin; at < sample.end; at += kPiece) {
+      const uint64_t bytes = std::min(kPiece, sample.end - at);
+      file.prefetch(at + bytes, std::min(kPiece, sample.end - at - bytes));
+      file.populate(at, bytes);
+    }
+  });
+}
+
+double measure_stream(const MappedFile& file) {
+  constexpr auto kPiece = static_cast<uint64_t>(kStreamReadBytes);
+  constexpr uint64_t kBlock = DirectFile::kBlockBytes;
+  const Sample sample = middle_of(file);
+  const DirectFile direct(file);
+  const Pages pages(kStreamReaders * kStreamReadBytes);
+  if (pages.data() == nullptr)
     return 0;
-  file.drop(begin, end - begin);
-  const auto start = std::chrono::steady_clock::now();
-  for (uint64_t at = begin; at < end; at += kPiece) {
-    const uint64_t bytes = std::min(kPiece, end - at);
-    file.prefetch(at + bytes, std::min(kPiece, end - at - bytes));
-    file.populate(at, bytes);
-  }
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  file.drop(begin, end - begin);
-  return static_cast<double>(end - begin) * 1e-9 / seconds;
+  return forgotten_rate(file, sample, [&] {
+    std::atomic<uint64_t> next{sample.begin};
+    std::vector<std::thread> readers;
+    for (int i = 0; i < kStreamReaders; ++i) {
+      readers.emplace_back([&, to = pages.data() + i * kStreamReadBytes] {
+        for (uint64_t at = next.fetch_add(kPiece); at < sample.end; at = next.fetch_add(kPiece)) {
+          const uint64_t blocks = (std::min(kPiece, sample.end - at) + kBlock - 1) / kBlock;
+          direct.read(at, {to, blocks * kBlock});
+        }
+      });
+    }
+    for (std::thread& reader : readers)
+      reader.join();
+  });
 }
 
 double measure_mapping(const MappedFile& file, size_t bytes, ThreadPool& threads) {

@@ -36,9 +36,13 @@ MachineRate measure_read(const kernels::Table& table, ThreadPool& threads);
 // cores are at this moment.
 double measure_arithmetic(const kernels::Table& table, ThreadPool& threads);
 
-// GB/s at which streamed weights (engine/weight_stream.h) come from a file: a part of it, which the
-// page cache forgets before and after. 0 for an empty file.
+// GB/s at which a file that the page cache lacks is mapped: a part of it, which is forgotten before
+// and after. 0 for an empty file.
 double measure_disk(const MappedFile& file);
+
+// GB/s at which streamed weights (engine/weight_stream.h) come from a file: a part of it, which the
+// page cache forgets before. 0 for an empty file.
+double measure_stream(const MappedFile& file);
 
 // GB/s at which the threads together touch the first `bytes` of a mapped file for the first time,
 // when the page cache holds it. They stay mapped. 0 for none.

@@ -14,14 +14,25 @@ namespace pinhole {
 
 namespace {
 
-// In the window: the op that runs, the one that must follow without a pause, and what is read
-// ahead.
-constexpr int64_t kWindowOps = 4;
+constexpr int64_t kBlock = DirectFile::kBlockBytes;
+
+// Memory for so many bytes of a file that are read in whole blocks.
+int64_t in_blocks(int64_t bytes) { return round_up(bytes, kBlock) + kBlock; }
 
 struct OpWeight {
   size_t op;
   int64_t bytes;
+  int64_t slot_bytes; // in the window
 };
+
+int64_t slot_bytes(const Graph& graph, const Op& op) {
+  int64_t bytes = 0;
+  for (const MatmulPart& part : op.parts) {
+    const Weight& weight = graph.weight(part.weight);
+    bytes += in_blocks(row_bytes(weight.format, weight.cols) * weight.rows);
+  }
+  return bytes;
+}
 
 // The ops that are mixtures of experts, or the others.
 std::vector<OpWeight> ops_with_weights(const Graph& graph, bool experts) {
@@ -31,7 +42,7 @@ std::vector<OpWeight> ops_with_weights(const Graph& graph, bool experts) {
       continue;
     const int64_t bytes = op_weight_bytes(graph, graph.ops()[i]);
     if (bytes > 0)
-      out.push_back({i, bytes});
+      out.push_back({i, bytes, slot_bytes(graph, graph.ops()[i])});
   }
   return out;
 }
@@ -64,10 +75,10 @@ int64_t sum_of(const std::vector<OpWeight>& ops) {
                          [](int64_t sum, const OpWeight& op) { return sum + op.bytes; });
 }
 
-int64_t largest_of(const std::vector<OpWeight>& ops) {
+int64_t largest_slot(const std::vector<OpWeight>& ops) {
   int64_t largest = 0;
   for (const OpWeight& op : ops)
-    largest = std::max(largest, op.bytes);
+    largest = std::max(largest, op.slot_bytes);
   return largest;
 }
 
@@ -89,7 +100,6 @@ int64_t op_weight_bytes(const Graph& graph, const Op& op) {
 }
 
 int64_t expert_slot_bytes(const Graph& graph) {
-  constexpr int64_t kBlock = DirectFile::kBlockBytes;
   int64_t most = 0;
   for (const Op& op : graph.ops()) {
     if (op.kind != OpKind::kMoe)
@@ -102,7 +112,7 @@ int64_t expert_slot_bytes(const Graph& graph) {
         continue;
       before = weight.tensor;
       const int64_t elements = weight.tensor->elements() / weight.experts;
-      bytes += round_up(row_bytes(weight.format, elements), kBlock) + kBlock;
+      bytes += in_blocks(row_bytes(weight.format, elements));
     }
     most = std::max(most, bytes);
   }
@@ -151,7 +161,7 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   int64_t best_bytes = std::numeric_limits<int64_t>::max();
   for (size_t stay = 0; stay <= text.size(); ++stay) {
     std::vector<OpWeight> streamed(text.begin() + static_cast<std::ptrdiff_t>(stay), text.end());
-    const int64_t window = kWindowOps * std::max(largest_of(streamed), largest_of(vision));
+    const int64_t window = kWindowSlots * std::max(largest_slot(streamed), largest_slot(vision));
     int64_t left = room - window - small - fewest_experts - (sum_of(text) - sum_of(streamed));
     least = std::min(least, room - left);
     if (left < 0)
