@@ -2,14 +2,15 @@
 """A model under a limit that it does not fit in: tokens a second beside what the disk allows.
 
 In each round, one after the other: the disk is read bare (dd of the model's file, direct, in pieces of
-16 MiB, by one, two and four readers; the fastest counts), then `pinhole ask --ram LIMIT` answers. What
-is read for every token is `plan`'s; the disk allows its rate over these bytes. Prints both, the share,
-and the peak of memory under the limit.
+1 and 16 MiB, by one, two and four readers; the fastest counts), `pinhole ask --ram LIMIT` answers with
+the file forgotten by the page cache, and the disk is read bare again: the mean of both counts. What is
+read for every token is `plan`'s; the disk allows its rate over these bytes. Prints both, the share, and
+the peak of memory under the limit.
 
 Of a mixture of experts, what a token reads depends on which experts it finds: it is counted (the
-kernel's blocks read, of two answers of different length, the file forgotten by the page cache before
-each), and a token takes no less than these bytes from the disk and then its time in memory, which
-`perf` tells (the machine must have room for the model).
+kernel's blocks read, of two answers of different length), and a token takes no less than these bytes
+from the disk and then its time in memory, which is measured in each round too, of the same answer
+without a limit (the machine must have room for the model).
 
 Example:
   bench/stream_check.py -m 8b-Q4_K.gguf --ram 2G --ctx 1024 --rounds 3
@@ -45,9 +46,9 @@ def run_json(command):
     return json.loads(run.stdout)
 
 
-def disk_gb_per_s(path, readers):
-    """Read bare past the page cache, by so many readers at once, each a part of its own."""
-    piece, count = 16 << 20, 64 // readers
+def read_bare(path, readers, piece):
+    """GB/s past the page cache, by so many readers at once, each a part of its own."""
+    count = min(1 << 30, os.path.getsize(path)) // readers // piece
     parts = os.path.getsize(path) // piece // readers
     start = time.monotonic()
     running = [
@@ -61,6 +62,12 @@ def disk_gb_per_s(path, readers):
     if any(reader.wait() for reader in running):
         sys.exit(f"stream_check.py: dd cannot read {path}")
     return readers * count * piece / 1e9 / (time.monotonic() - start)
+
+
+def disk_gb_per_s(path):
+    return max(
+        read_bare(path, readers, piece) for readers in (1, 2, 4) for piece in (1 << 20, 16 << 20)
+    )
 
 
 def forget(path):
@@ -84,32 +91,37 @@ def read_by(run):
     return out, 512 * (resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock - before)
 
 
+def seconds_per_token(first, last):
+    """Of the tokens that the second answer has more than the first."""
+    ms = last["timings_ms"]["decode"] - first["timings_ms"]["decode"]
+    return ms / 1e3 / (last["tokens"]["generated"] - first["tokens"]["generated"])
+
+
 def check_experts(arguments):
     """A mixture's decoding beside what the disk and memory allow it."""
     few, many = arguments.tokens, 5 * arguments.tokens
-    stages = run_json([
-        arguments.pinhole, "perf", "--json", "-m", arguments.model, "--prompt", "16", "--depth", "16",
-        "-n", "32", "--rounds", "2", "--image", "256x256",
-    ])["stages"]
-    decode = next(stage for stage in stages if stage["name"].startswith("decode"))
-    in_memory = decode["count"] / decode["ms"] * 1e3
-    print(f"in memory: {in_memory:.1f} tokens/s")
-    print(f"{'disk GB/s':>10} {'MB/token':>9} {'allows':>8} {'measured':>9} {'share':>6} {'peak MiB':>9}")
+    print(f"{'disk GB/s':>10} {'MB/token':>9} {'in memory':>10} {'allows':>8} {'measured':>9} "
+          f"{'share':>6} {'peak MiB':>9}")
     shares = []
     for _ in range(arguments.rounds):
-        disk = max(disk_gb_per_s(arguments.model, readers) for readers in (1, 2, 4))
+        with open(arguments.model, "rb", buffering=0) as file:
+            while file.read(16 << 20):  # into the page cache
+                pass
+        in_memory = seconds_per_token(*(ask(arguments, tokens, False) for tokens in (few, many)))
+        before = disk_gb_per_s(arguments.model)
         runs = []
         for tokens in (few, many):
             forget(arguments.model)
             runs.append(read_by(lambda: ask(arguments, tokens, True)))
         (first, first_read), (last, last_read) = runs
-        count = many - few
-        read = (last_read - first_read) / count
-        seconds = (last["timings_ms"]["decode"] - first["timings_ms"]["decode"]) / 1e3 / count
-        allows = 1 / (max(read, 0) / (disk * 1e9) + 1 / in_memory)
+        disk = (before + disk_gb_per_s(arguments.model)) / 2
+        read = (last_read - first_read) / (many - few)
+        seconds = seconds_per_token(first, last)
+        allows = 1 / (max(read, 0) / (disk * 1e9) + in_memory)
         shares.append(1 / seconds / allows)
-        print(f"{disk:>10.2f} {read / 1e6:>9.1f} {allows:>8.1f} {1 / seconds:>9.1f} "
-              f"{shares[-1] * 100:>5.0f}% {last['memory_bytes']['resident_peak'] / 2**20:>9.0f}",
+        print(f"{disk:>10.2f} {read / 1e6:>9.1f} {1 / in_memory:>10.1f} {allows:>8.1f} "
+              f"{1 / seconds:>9.1f} {shares[-1] * 100:>5.0f}% "
+              f"{last['memory_bytes']['resident_peak'] / 2**20:>9.0f}",
               flush=True)
     print(f"median share of what disk and memory allow: {statistics.median(shares) * 100:.0f}%")
 
@@ -131,9 +143,10 @@ def main():
     print(f"{'disk GB/s':>10} {'allows':>10} {'measured':>10} {'share':>7} {'peak MiB':>9}")
     shares = []
     for _ in range(arguments.rounds):
-        disk = max(disk_gb_per_s(arguments.model, readers) for readers in (1, 2, 4))
+        before = disk_gb_per_s(arguments.model)
         forget(arguments.model)
         out = ask(arguments, arguments.tokens, True)
+        disk = (before + disk_gb_per_s(arguments.model)) / 2
         allows = disk * 1e9 / read
         share = out["tokens_per_second"] / allows
         shares.append(share)
