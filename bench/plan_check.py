@@ -34,7 +34,7 @@ def parse_arguments():
     parser.add_argument("--image", nargs="+", required=True, help="PNG files")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--fill", action="store_true", help="generate until the context is full")
-    parser.add_argument("--rounds", type=int, default=1, help="runs of which the median counts")
+    parser.add_argument("--rounds", type=int, default=1, help="plans and runs in turn; the medians count")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -72,33 +72,39 @@ def compare(arguments, model, ctx, picture, prompt):
     plan = [arguments.pinhole, "plan", "--json", "--ctx", str(ctx), "--image", f"{width}x{height}"]
     plan += [model] if model else []
     plan += ["--mmproj", arguments.mmproj] if arguments.mmproj else []
-    planned = run_json(plan + ["--prompt", str(prompt)])
     wanted = ctx if arguments.fill else arguments.tokens
-    runs = [ask(arguments, model, ctx, picture, wanted) for _ in range(arguments.rounds)]
+    plans, runs = [], []
+    for _ in range(arguments.rounds):
+        plans.append(run_json(plan + ["--prompt", str(prompt)]))
+        runs.append(ask(arguments, model, ctx, picture, wanted))
     tokens = runs[0]["tokens"]
-    middle = lambda get: statistics.median(get(run) for run in runs)
+    planned = lambda get: statistics.median(get(one) for one in plans)
+    measured = lambda get: statistics.median(get(run) for run in runs)
     # A token of the answer is decoded at a depth between the prompt's and the last one's.
-    deepest = planned["speed"]["tokens_per_second_full_context"]
-    first = planned["speed"]["tokens_per_second"]
     share = tokens["generated"] / 2 / max(ctx - tokens["prompt"], 1)
-    rate = 1 / ((1 - share) / first + share / deepest)
+
+    def rate(plan):
+        first = plan["speed"]["tokens_per_second"]
+        deepest = plan["speed"]["tokens_per_second_full_context"]
+        return 1 / ((1 - share) / first + share / deepest)
+
     rows = {
         "anonymous": (
-            planned["memory_bytes"]["anonymous"],
-            middle(lambda run: run["memory_bytes"]["anon_peak"]),
+            planned(lambda plan: plan["memory_bytes"]["anonymous"]),
+            measured(lambda run: run["memory_bytes"]["anon_peak"]),
         ),
         "resident": (
-            planned["memory_bytes"]["needed"],
-            middle(lambda run: run["memory_bytes"]["resident_peak"]),
+            planned(lambda plan: plan["memory_bytes"]["needed"]),
+            measured(lambda run: run["memory_bytes"]["resident_peak"]),
         ),
         "first token": (
-            planned["speed"]["first_token_seconds"],
-            middle(lambda run: run["timings_ms"]["first_token"]) / 1000,
+            planned(lambda plan: plan["speed"]["first_token_seconds"]),
+            measured(lambda run: run["timings_ms"]["first_token"]) / 1000,
         ),
-        "tokens/s": (rate, middle(lambda run: run["tokens_per_second"])),
+        "tokens/s": (planned(rate), measured(lambda run: run["tokens_per_second"])),
     }
     return {
-        "model": planned["name"],
+        "model": plans[0]["name"],
         "context": ctx,
         "picture": f"{width}x{height}",
         "rows": {

@@ -158,26 +158,36 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
                    [](const OpWeight& a, const OpWeight& b) { return a.bytes > b.bytes; });
   int64_t least = std::numeric_limits<int64_t>::max();
   std::optional<std::vector<OpWeight>> best; // that are streamed
-  int64_t best_bytes = std::numeric_limits<int64_t>::max();
+  int64_t best_bytes = 0;
+  const auto window_of = [&](const std::vector<OpWeight>& streamed) {
+    return kWindowSlots * std::max(largest_slot(streamed), largest_slot(vision));
+  };
   for (size_t stay = 0; stay <= text.size(); ++stay) {
     std::vector<OpWeight> streamed(text.begin() + static_cast<std::ptrdiff_t>(stay), text.end());
-    const int64_t window = kWindowSlots * std::max(largest_slot(streamed), largest_slot(vision));
+    int64_t window = window_of(streamed);
     int64_t left = room - window - small - fewest_experts - (sum_of(text) - sum_of(streamed));
     least = std::min(least, room - left);
     if (left < 0)
       continue;
-    std::erase_if(streamed, [&](const OpWeight& op) { // as many more stay as there is room for
-      const bool stays = op.bytes <= left;
-      left -= stays ? op.bytes : 0;
-      return stays;
-    });
-    if (sum_of(streamed) >= best_bytes)
+    for (int64_t before = -1; before != window;) { // as many more stay as there is room for
+      std::erase_if(streamed, [&](const OpWeight& op) {
+        const bool stays = op.bytes <= left;
+        left -= stays ? op.bytes : 0;
+        return stays;
+      });
+      before = window;
+      window = window_of(streamed);
+      left += before - window;
+    }
+    const int64_t bytes = sum_of(streamed);
+    const int64_t cache =
+        experts.empty() ? 0 : std::min((fewest_experts + left) / slot, all_experts) * slot;
+    if (best && (bytes > best_bytes || (bytes == best_bytes && cache <= out.expert_cache_bytes)))
       continue;
-    best_bytes = sum_of(streamed);
     best = std::move(streamed);
+    best_bytes = bytes;
     out.window_bytes = window;
-    if (!experts.empty())
-      out.expert_cache_bytes = std::min((fewest_experts + left) / slot, all_experts) * slot;
+    out.expert_cache_bytes = cache;
   }
   if (best) {
     for (const OpWeight& op : *best)

@@ -20,14 +20,14 @@ inline constexpr int kWindowSlots = 4;
 struct Residency {
   int64_t limit_bytes = 0;
   int64_t resident_bytes = 0;      // of weights that stay
-  int64_t window_bytes = 0;        // anonymous: slots of one streamed op each; 0: none are streamed
+  int64_t window_bytes = 0;        // anonymous: slots of one streamed op each; 0: no op is streamed
   int64_t expert_cache_bytes = 0;  // anonymous: slots of experts; 0: all stay
   int64_t expert_bytes = 0;        // of all experts, when not all stay
   int64_t streamed_text_bytes = 0; // read for every run of the text graph, experts apart
   int64_t streamed_vision_bytes = 0; // for every picture
   std::vector<bool> text, vision;    // by op: streamed
 
-  bool streams() const { return window_bytes > 0; }
+  bool streams() const { return window_bytes > 0 || expert_cache_bytes > 0; }
   // Everything that is in memory at once.
   int64_t peak_bytes(const MemoryPlan& plan) const;
 };
