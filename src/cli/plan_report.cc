@@ -86,6 +86,7 @@ Json speed_to_json(const PlannedRun& run, const SpeedPlan& speed) {
   const auto conversations = static_cast<double>(run.question.parallel);
   return {{"prompt_tokens", run.question.prompt_tokens},
           {"map_seconds", speed.map_seconds},
+          {"touch_seconds", speed.touch_seconds},
           {"picture_seconds", speed.picture_seconds},
           {"encode_seconds", speed.encode_seconds},
           {"prefill_seconds", speed.prefill_seconds},

@@ -208,6 +208,7 @@ void print_speed(const PlanReport& report) {
   const bool reads = report.uncached_bytes > 0 && !streams;
   fmt::print("  {:<26} {:>12}{}\n", "map the weights", seconds(speed.map_seconds),
              reads ? fmt::format("  {} of them from the disk", bytes(report.uncached_bytes)) : "");
+  fmt::print("  {:<26} {:>12}\n", "clear reserved memory", seconds(speed.touch_seconds));
   if (!report.run.pictures.empty())
     fmt::print("  {:<26} {:>12}\n", "start, read the pictures", seconds(speed.picture_seconds));
   if (!report.run.pictures.empty())

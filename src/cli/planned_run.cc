@@ -152,12 +152,14 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
 
 SpeedPlan speed_of(const Model& model, const PlannedRun& run, const KernelChoice& kernels,
                    const KernelRates& rates, const Place& place, int64_t uncached_bytes) {
-  const Placement placement{place.machine ? cpu_rates(*place.machine) : rates,
-                            run.memory.mapped_bytes,
-                            run.residency,
-                            run.offload,
-                            gpu_rates(place.gpu),
-                            uncached_bytes};
+  const Placement placement{
+      place.machine ? cpu_rates(*place.machine) : rates,
+      run.memory.mapped_bytes,
+      touched_bytes(run.in_ram, model.cache, kernels.kv_type, run.question.prompt_tokens),
+      run.residency,
+      run.offload,
+      gpu_rates(place.gpu),
+      uncached_bytes};
   return plan_speed(model, run.question, kernels.kv_type, placement);
 }
 

@@ -157,6 +157,34 @@ double measure_mapping(const MappedFile& file, size_t bytes, ThreadPool& threads
   return static_cast<double>(part) * threads.num_threads() * 1e-9 / seconds;
 }
 
+double measure_op(ThreadPool& threads) {
+  constexpr double kNextSeconds = 0.2e-6; // bundled model, 65 ops a token, Zen 5
+  constexpr int kBarriers = 2000;
+  const double seconds = best_seconds(1, [&] {
+    threads.run([&](int) {
+      for (int i = 0; i < kBarriers; ++i)
+        threads.barrier();
+    });
+  });
+  return seconds / kBarriers + kNextSeconds;
+}
+
+double measure_touch(int64_t bytes, ThreadPool& threads) {
+  constexpr int64_t kPage = 4096;
+  const Pages memory(bytes);
+  const int64_t part = bytes / threads.num_threads() / kPage * kPage;
+  if (memory.data() == nullptr || part == 0)
+    return 0;
+  const double seconds = best_seconds(1, [&] {
+    threads.run([&](int idx) {
+      std::byte* from = memory.data() + idx * part;
+      for (int64_t i = 0; i < part; i += kPage)
+        from[i] = std::byte{1};
+    });
+  });
+  return static_cast<double>(part * threads.num_threads()) * 1e-9 / seconds;
+}
+
 Machine measure_machine(const kernels::Table& table, ThreadPool& threads) {
   Machine machine;
   machine.isa = table.isa;

@@ -48,6 +48,13 @@ double measure_stream(const MappedFile& file);
 // when the page cache holds it. They stay mapped. 0 for none.
 double measure_mapping(const MappedFile& file, size_t bytes, ThreadPool& threads);
 
+// Seconds between two ops of a run: a barrier, and what it costs to find the next op.
+double measure_op(ThreadPool& threads);
+
+// GB/s at which the threads together touch `bytes` of reserved memory for the first time. 0: there
+// is not so much.
+double measure_touch(int64_t bytes, ThreadPool& threads);
+
 // Takes about a second and 512 MiB; the best of several short runs, so that a moment of other work
 // does not count.
 Machine measure_machine(const kernels::Table& table, ThreadPool& threads);

@@ -1,5 +1,6 @@
 #include "plan/memory.h"
 
+#include "base/checked.h"
 #include "plan/recipe.h"
 
 #include <algorithm>
@@ -75,6 +76,19 @@ int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunSh
   for (int64_t layer = 0; layer < cache.layers; ++layer)
     rows += kv_rows(cache, layer, shape);
   return 2 * rows * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
+}
+
+int64_t touched_bytes(const MemoryPlan& plan, const CacheSpec& cache, kernels::KvType type,
+                      int64_t prompt_tokens) {
+  constexpr int64_t kLargePage = 2 << 20;
+  int64_t bytes = plan.arena_bytes + plan.features_bytes;
+  const int64_t row_bytes = kv_row_bytes(type, cache.head_dim);
+  for (int64_t layer = 0; layer < cache.layers; ++layer) {
+    const int64_t head_bytes = kv_rows(cache, layer, plan.shape) * row_bytes;
+    bytes +=
+        2 * cache.kv_heads * std::min(head_bytes, round_up(prompt_tokens * row_bytes, kLargePage));
+  }
+  return bytes;
 }
 
 std::vector<MemoryPart> MemoryPlan::parts() const {

@@ -65,6 +65,11 @@ int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunSh
 // Keys and values of one token in all layers, while no window has passed it.
 int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type);
 
+// Reserved memory that is touched by the time a prompt of so many tokens is read: in a layer, keys
+// and values of each head begin in a large page of their own, or share it with their neighbours.
+int64_t touched_bytes(const MemoryPlan& plan, const CacheSpec& cache, kernels::KvType type,
+                      int64_t prompt_tokens);
+
 Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
                                const KernelChoice& kernels);
 

@@ -23,6 +23,7 @@ namespace {
 // What a token reads, up to several times the largest shared caches: a small model's weights stay
 // in them.
 constexpr int64_t kLeastSample = int64_t{2} << 20, kMostSample = int64_t{512} << 20;
+constexpr int64_t kTouchSample = int64_t{64} << 20;
 constexpr int64_t kFileSample = int64_t{128} << 20; // below it the pages' size hardly matters
 constexpr int64_t kMatrices = 4;                    // in a sample, at least
 constexpr int64_t kColumns = 2048;
@@ -183,6 +184,9 @@ void measure_moment(const Graph& text, const MappedFile* weights, const KernelCh
     threads.run(
         [&](int idx) { std::memset(own.data() + static_cast<size_t>(idx) * part, 0, part); });
   }
+
+  rates.op_seconds = measure_op(threads);
+  rates.touch_gb_per_s = measure_touch(std::min(sample, kTouchSample), threads);
 
   std::vector<DecodeRun> runs;
   for (const FormatId format : token.formats)

@@ -43,12 +43,16 @@ struct KernelRates {
   double peak_gop_per_s = 0; // measure_arithmetic beside what follows; 0: not known
   double attention_gflop_per_s = 0; // many queries
   double cache_gb_per_s = 0;        // one query, keys and values from memory
+  double cached_gb_per_s = 0;       // the same from the cores' caches; 0: not known
   double elementwise_gb_per_s = 0;  // norms and activations: bytes read and written
   double activation_gb_per_s = 0;   // GELU on f32: bytes of its input
   double map_gb_per_s = 0;          // first touch of a mapped file that the page cache holds
-  double op_seconds = 0;            // between two ops: threads wait for each other
-  double disk_gb_per_s = 0;         // of the model's file, when it is streamed; not kept
-  int64_t shared_cache_bytes = 0;   // the last level of cache; 0: not known
+  // Of this moment (plan/moment.h), not kept: first touch of reserved memory, which the kernel
+  // clears; between two ops, where threads wait for each other.
+  double touch_gb_per_s = 0;
+  double op_seconds = 0;
+  double disk_gb_per_s = 0;       // of the model's file, when it is streamed; not kept
+  int64_t shared_cache_bytes = 0; // the last level of cache; 0: not known
   std::array<FormatRate, std::size(kFormats)> formats{}; // by FormatId; zeros: not measured
 
   const FormatRate& of(FormatId format) const { return formats[static_cast<size_t>(format)]; }

@@ -98,6 +98,8 @@ double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
     const Work work = op_work(graph, op, shape);
     if (rows_of(graph, op, shape) > static_cast<double>(shape.conversations))
       return per_giga(work.flops, kRunShare * rates.attention_gflop_per_s);
+    if (shape.cached && rates.cached_gb_per_s > 0)
+      return per_giga(work.cache_bytes, rates.cached_gb_per_s);
     return overlapped(stream_seconds(work.cache_bytes, rates),
                       per_giga(work.cache_bytes, rates.cache_gb_per_s));
   }
@@ -179,7 +181,8 @@ class Predictor {
   }
 
   // Experts are read when they are chosen, beside which nothing runs; the rest is read ahead.
-  double text_seconds(const WorkShape& shape) const {
+  double text_seconds(WorkShape shape) const {
+    shape.cached = run_work(model_.text, shape).cache_bytes < kCachedBytes;
     double seconds = 0;
     for (const Op& op : model_.text.ops())
       seconds += text_op_seconds(op, shape);
@@ -189,8 +192,9 @@ class Predictor {
   }
 
   // Adds the seconds of a run to the cost of its blocks.
-  void add_blocks(const WorkShape& shape, double BlockCost::*seconds,
+  void add_blocks(WorkShape shape, double BlockCost::*seconds,
                   std::vector<BlockCost>& blocks) const {
+    shape.cached = run_work(model_.text, shape).cache_bytes < kCachedBytes;
     for (const Op& op : model_.text.ops())
       block_of(op.block, blocks).*seconds += text_op_seconds(op, shape);
   }
@@ -241,6 +245,8 @@ SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels:
   const Predictor predict(model, kv_type, placement);
   SpeedPlan plan;
   plan.map_seconds = predict.map_seconds();
+  plan.touch_seconds =
+      per_giga(static_cast<double>(placement.touched_bytes), placement.cpu.touch_gb_per_s);
   plan.picture_seconds =
       kStartSeconds + kSecondsPerPixel * static_cast<double>(question.picture_pixels);
   for (const int64_t patches : question.picture_patches)

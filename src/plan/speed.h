@@ -19,8 +19,11 @@ inline constexpr double kRunShare = 0.8;
 // Of the rate at which weights in a cache are unpacked for many rows: in a run they come from
 // mapped pages in memory. Zen 5, 64 beside 96 rows: 8.6 GB/s, 17 to 34 in the cache.
 inline constexpr double kColdShare = 0.35;
-// The same of the mean rate of one row of x by weights in memory: Zen 5 0.8 to 0.88.
-inline constexpr double kStepShare = 0.86;
+// The same of the mean rate of one row of x by weights in memory: Zen 5 0.8 to 0.9 where the page
+// cache holds the file in small pages, 1 in large ones.
+inline constexpr double kStepShare = 0.93;
+// Keys and values of one conversation that stay in the caches of the cores from token to token.
+inline constexpr double kCachedBytes = 4 << 20;
 // Of a plain stream's rate, for weights in mapped files; the engine's ops reached 0.83 to 0.91.
 inline constexpr double kStreamShare = 0.9;
 
@@ -50,6 +53,7 @@ struct QuestionShape {
 
 struct SpeedPlan {
   double map_seconds = 0;     // first touch of the weights, from the page cache or the disk
+  double touch_seconds = 0;   // first touch of reserved memory
   double picture_seconds = 0; // decoding and resizing all pictures, and the start of a process
   double encode_seconds = 0;  // all pictures
   double prefill_seconds = 0;
@@ -58,14 +62,15 @@ struct SpeedPlan {
   std::vector<BlockCost> blocks;  // of the text model
 
   double first_token_seconds() const {
-    return map_seconds + picture_seconds + encode_seconds + prefill_seconds;
+    return map_seconds + touch_seconds + picture_seconds + encode_seconds + prefill_seconds;
   }
 };
 
 // Where a run is computed: how fast, what is streamed, what lies on a GPU.
 struct Placement {
   KernelRates cpu;
-  int64_t mapped_bytes = 0; // of weights, where none are streamed
+  int64_t mapped_bytes = 0;  // of weights, where none are streamed
+  int64_t touched_bytes = 0; // of reserved memory, before the first token
   Residency residency; // a run that streams takes as long as its bytes from the disk, if longer
   Offload offload;
   KernelRates gpu;            // of what `offload` puts there

@@ -24,6 +24,7 @@ struct WorkShape {
   int64_t conversations = 1;
   int64_t window_keys = 0; // keys that a row sees in windowed attention
   kernels::KvType kv_type = kernels::KvType::kF16;
+  bool cached = false; // the cores' caches hold all keys and values from one run to the next
 };
 
 // Norms, activations and copies count no flops: next to matmul and attention they are nothing.

@@ -54,7 +54,7 @@ class Plan(Case):
         speed = out["speed"]
         self.assertAlmostEqual(speed["first_token_seconds"],
                                sum(speed[name + "_seconds"]
-                                   for name in ("map", "picture", "encode", "prefill")))
+                                   for name in ("map", "touch", "picture", "encode", "prefill")))
         self.assertEqual(speed["prompt_tokens"], 256 + 64)
         blocks = [layer["block"] for layer in out["layers"]]
         self.assertEqual(sorted(set(blocks)), sorted(blocks))
