@@ -136,6 +136,10 @@ void MappedFile::populate(uint64_t offset, uint64_t length) const {
   advise(offset, length, true, MADV_POPULATE_READ);
 }
 
+void MappedFile::keep_apart(uint64_t offset, uint64_t length) const {
+  advise(offset, length, false, MADV_RANDOM); // a mapping of its own, which no fault looks beyond
+}
+
 void MappedFile::unmap(uint64_t offset, uint64_t length) const {
   advise(offset, length, false, MADV_DONTNEED);
 }

@@ -38,6 +38,9 @@ class MappedFile {
   // Reads a range and maps its pages, in 2 MiB pages where the file system has them; returns when
   // they are there. Like drop() advice only: what fails is read on first use.
   void populate(uint64_t offset, uint64_t length) const;
+  // From now on, what is touched beside a range does not bring pages of it into memory, as Linux
+  // does since 6.18 where the page cache has both in one large folio.
+  void keep_apart(uint64_t offset, uint64_t length) const;
   // Unmaps the whole pages of a range, which the page cache goes on holding.
   void unmap(uint64_t offset, uint64_t length) const;
   // Unmaps the whole pages of a range and lets the page cache forget them.

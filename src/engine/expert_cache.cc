@@ -72,6 +72,8 @@ void ExpertCache::add_part(const Tensor& tensor, int64_t expert, int64_t experts
                            std::span<const MappedFile* const> files, Part& part) const {
   const auto range = find_range(files, tensor.data, tensor.bytes);
   assert(range);
+  if (expert == 0)
+    range->file->keep_apart(range->offset, range->bytes);
   const int64_t bytes = static_cast<int64_t>(tensor.bytes) / experts;
   part.mapped = tensor.data + expert * bytes;
   part.file =

@@ -61,6 +61,9 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
     if (op.kind == OpKind::kEmbed && !table_stays(model.text, op, session->residency_))
       session->embedding_ = find_table(options.files, model.text.weight(op.weight));
   }
+  if (const FileRange& table = session->embedding_; table.file != nullptr) {
+    table.file->keep_apart(table.offset, table.bytes);
+  }
   session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
   if (p.features_bytes > 0) { // every picture has a token
     session->pictures_.reserve(static_cast<size_t>(p.shape.feature_tokens));

@@ -44,6 +44,7 @@ void WeightStream::add_part(const Weight& weight, std::span<const MappedFile* co
   assert(range);
   if (!range) // it is read when it is used
     return;
+  range->file->keep_apart(range->offset, range->bytes);
   const auto file =
       static_cast<size_t>(std::find(files.begin(), files.end(), range->file) - files.begin());
   const auto offset = static_cast<int64_t>(range->offset);

@@ -159,8 +159,8 @@ double measure_mapping(const MappedFile& file, size_t bytes, ThreadPool& threads
 
 double measure_op(ThreadPool& threads) {
   constexpr double kNextSeconds = 0.2e-6; // bundled model, 65 ops a token, Zen 5
-  constexpr int kBarriers = 2000;
-  const double seconds = best_seconds(1, [&] {
+  constexpr int kBarriers = 1000;
+  const double seconds = best_seconds(kReadRuns, [&] {
     threads.run([&](int) {
       for (int i = 0; i < kBarriers; ++i)
         threads.barrier();

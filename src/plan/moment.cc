@@ -185,7 +185,6 @@ void measure_moment(const Graph& text, const MappedFile* weights, const KernelCh
         [&](int idx) { std::memset(own.data() + static_cast<size_t>(idx) * part, 0, part); });
   }
 
-  rates.op_seconds = measure_op(threads);
   rates.touch_gb_per_s = measure_touch(std::min(sample, kTouchSample), threads);
 
   std::vector<DecodeRun> runs;
@@ -211,6 +210,7 @@ void measure_moment(const Graph& text, const MappedFile* weights, const KernelCh
     arithmetic.amount +=
         static_cast<double>(peak_rounds * peak->ops_per_round * threads.num_threads()) * 1e-9;
   }
+  rates.op_seconds = measure_op(threads);
   if (from_file)
     weights->unmap(0, memory.size());
 

@@ -11,11 +11,11 @@
 namespace pinhole {
 
 // Sets what `rates` has of the moment (read_gb_per_s, map_gb_per_s, touch_gb_per_s,
-// FormatRate::memory_gb_per_s of the formats that decoding `text` reads) and scales the rest to
-// what the cores do now (rates_at). `weights`: the model's own file when the page cache holds it,
-// whose pages are then the ones that are read, and which is unmapped again; null: memory of its
-// own, and map_gb_per_s stays. Takes half a second, of which means are taken, as a run will meet
-// good moments and bad ones.
+// op_seconds, FormatRate::memory_gb_per_s of the formats that decoding `text` reads) and scales the
+// rest to what the cores do now (rates_at). `weights`: the model's own file when the page cache
+// holds it, whose pages are then the ones that are read, and which is unmapped again; null: memory
+// of its own, and map_gb_per_s stays. Takes half a second, of which means are taken, as a run will
+// meet good moments and bad ones.
 void measure_moment(const Graph& text, const MappedFile* weights, const KernelChoice& kernels,
                     ThreadPool& threads, KernelRates& rates);
 
