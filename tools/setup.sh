@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build make pkg-config ccache
-  nlohmann-json3-dev libfmt-dev libspdlog-dev libcli11-dev libexpected-dev libssl-dev liblzma-dev
+  nlohmann-json3-dev libfmt-dev libspdlog-dev libcli11-dev libexpected-dev libtomlplusplus-dev libssl-dev liblzma-dev
   libcurl4-openssl-dev ca-certificates
   libjpeg62-turbo-dev libpng-dev libwebp-dev
   libpcre2-dev libutf8proc-dev

@@ -20,6 +20,7 @@ enum class ErrorCode {
   kTooLarge,     // a limit on bytes, pixels, tokens or memory was passed
   kIo,           // the operating system refused
   kCancelled,    // the user interrupted
+  kBusy,         // others have it now; the same may succeed later
 };
 
 struct Error {
