@@ -177,7 +177,14 @@ Result<Answer> Answerer::generate(Answer answer, const Prompt& prompt,
   Sampler sampler(options.sampling, loaded_.model.vocab_size);
   for (const PromptToken& token : prompt.tokens)
     sampler.see_prompt(token.id);
-  StreamDecoder decoder(loaded_.tokenizer);
+  std::optional<GrammarMatcher> matcher;
+  if (options.grammar) {
+    if (!pieces_)
+      pieces_.emplace(loaded_.tokenizer, loaded_.stop_tokens, loaded_.model.vocab_size);
+    matcher.emplace(*options.grammar, *pieces_);
+  }
+  // What a grammar allows is written as it is: a space at the start belongs to it.
+  StreamDecoder decoder(loaded_.tokenizer, !matcher);
   StopFilter filter(options.stop);
   const auto emit = [&](const std::string& text) {
     const std::string certain = filter.push(text);
@@ -190,19 +197,31 @@ Result<Answer> Answerer::generate(Answer answer, const Prompt& prompt,
   int32_t position = prompt.next_position;
   double first_token_ms = 0;
   while (answer.generated_tokens < options.max_new_tokens) {
-    const TokenId id = sampler.sample(logits);
+    std::span<const uint64_t> allowed;
+    if (matcher) {
+      allowed = matcher->allowed();
+      if (std::all_of(allowed.begin(), allowed.end(), [](uint64_t word) { return word == 0; })) {
+        return fail(ErrorCode::kUnsupported,
+                    fmt::format("no token of the vocabulary goes on from '{}' as the grammar wants",
+                                answer.text),
+                    loaded_.files.text.path());
+      }
+    }
+    const TokenId id = sampler.sample(logits, allowed);
     ++answer.generated_tokens;
     if (answer.generated_tokens == 1) {
       first_token_ms = now_ms();
       answer.timings.first_token = first_token_ms - start_ms;
     }
-    if (!options.ignore_eos && loaded_.is_stop(id)) {
+    if ((matcher || !options.ignore_eos) && loaded_.is_stop(id)) {
       answer.finish = FinishReason::kStop;
       break;
     }
     answer.ids.push_back(id);
     emit(decoder.push(id));
-    if (filter.stopped()) {
+    if (matcher)
+      matcher->accept(id);
+    if (filter.stopped() || (matcher && !matcher->can_continue())) {
       answer.finish = FinishReason::kStop;
       break;
     }

@@ -8,9 +8,11 @@
 #include "base/result.h"
 #include "engine/sampler.h"
 #include "engine/session.h"
+#include "text/grammar/matcher.h"
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,6 +25,9 @@ struct AnswerOptions {
   int64_t max_new_tokens = 512;
   std::vector<std::string> stop; // the answer ends before the first of these
   bool ignore_eos = false;       // for measuring: always max_new_tokens
+  // The answer is a text of this grammar (its beginning, when it is cut), and ends where nothing
+  // can follow; ignore_eos does not count then.
+  std::optional<Grammar> grammar;
 };
 
 enum class FinishReason { kStop, kLength, kContext };
@@ -88,6 +93,7 @@ class Answerer {
 
   const LoadedModel& loaded_;
   std::unique_ptr<Session> session_;
+  std::optional<TokenPieces> pieces_; // made for the first answer with a grammar
 };
 
 // Tokens of a conversation's prompt, without decoding any picture.

@@ -22,6 +22,8 @@ struct AskOptions {
   std::string model, mmproj, question, system;
   std::vector<std::string> images;
   AnswerOptions answer;
+  std::vector<std::string> choices;
+  std::string regex, json_schema;
   PictureOptions picture;
   ComputeOptions compute;
   int64_t context_tokens = 0;
@@ -35,6 +37,24 @@ double now_ms() {
   return std::chrono::duration<double, std::milli>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+// --choices, --regex or --json-schema; none of them: no grammar.
+Result<std::optional<Grammar>> read_grammar(const AskOptions& options) {
+  const auto named = [](const char* option,
+                        Result<Grammar> grammar) -> Result<std::optional<Grammar>> {
+    if (!grammar)
+      return fail_in(option, grammar.error());
+    return std::move(*grammar);
+  };
+  if (!options.choices.empty())
+    return named("--choices", Grammar::from_choices(options.choices));
+  if (!options.regex.empty())
+    return named("--regex", Grammar::from_regex(options.regex));
+  if (options.json_schema.empty())
+    return std::nullopt;
+  PINHOLE_TRY(const Json schema, read_json_file(options.json_schema, Grammar::kMaxSourceBytes));
+  return named(options.json_schema.c_str(), Grammar::from_json_schema(schema));
 }
 
 Result<std::vector<Picture>> open_pictures(const AskOptions& options, const LoadedModel& loaded) {
@@ -61,7 +81,7 @@ Result<std::vector<Picture>> open_pictures(const AskOptions& options, const Load
   return pictures;
 }
 
-Json to_json(const Answer& answer, const Answerer& answerer, double load_ms,
+Json to_json(const Answer& answer, const Answerer& answerer, int64_t grammar_bytes, double load_ms,
              const MemoryUse& memory) {
   const AnswerTimings& t = answer.timings;
   const double decode_s = t.decode / 1000;
@@ -81,7 +101,7 @@ Json to_json(const Answer& answer, const Answerer& answerer, double load_ms,
                                  ? Json(static_cast<double>(answer.generated_tokens - 1) / decode_s)
                                  : Json(nullptr);
   const Session& session = answerer.session();
-  out["memory_bytes"] = {{"planned", session.anonymous_bytes()},
+  out["memory_bytes"] = {{"planned", session.anonymous_bytes() + grammar_bytes},
                          {"anon_peak", memory.anonymous},
                          {"mapped", session.plan().mapped_bytes},
                          {"resident_peak", memory.peak}};
@@ -94,6 +114,10 @@ class AskCommand {
 
   int run() {
     const double start = now_ms();
+    auto grammar = read_grammar(options_);
+    if (!grammar)
+      return report(grammar.error());
+    options_.answer.grammar = std::move(*grammar);
     if (options_.model.empty()) {
       auto path = default_model();
       if (!path)
@@ -168,6 +192,10 @@ class AskCommand {
     if (!memory)
       return report(memory.error());
     limits.memory_bytes = memory->bytes;
+    if (options_.answer.grammar) {
+      grammar_bytes_ = GrammarMatcher::memory_bound(*options_.answer.grammar, loaded_->tokenizer);
+      limits.memory_bytes = std::max<int64_t>(1, limits.memory_bytes - grammar_bytes_);
+    }
     if (limits.context_tokens == 0) {
       auto ids = count_prompt(*loaded_, turns, pictures_);
       if (!ids)
@@ -193,8 +221,12 @@ class AskCommand {
       fmt::print(stderr, "planned {:<24} {:>12}\n", part.name,
                  format_bytes(static_cast<uint64_t>(part.bytes)));
     }
+    if (grammar_bytes_ > 0) {
+      fmt::print(stderr, "planned {:<24} {:>12}\n", "structured answer, at most",
+                 format_bytes(static_cast<uint64_t>(grammar_bytes_)));
+    }
     fmt::print(stderr, "planned {:<24} {:>12} (and {} of weights, mapped)\n", "anonymous in all",
-               format_bytes(static_cast<uint64_t>(plan.anonymous_bytes())),
+               format_bytes(static_cast<uint64_t>(plan.anonymous_bytes() + grammar_bytes_)),
                format_bytes(static_cast<uint64_t>(plan.mapped_bytes)));
     const Residency& residency = answerer_->session().residency();
     if (residency.streams()) {
@@ -250,7 +282,7 @@ class AskCommand {
       return report(answer.error());
     }
     if (options_.json) {
-      fmt::print("{}\n", to_json(*answer, *answerer_, load_ms_, peak)
+      fmt::print("{}\n", to_json(*answer, *answerer_, grammar_bytes_, load_ms_, peak)
                              .dump(2, ' ', false, Json::error_handler_t::replace));
     } else {
       fmt::print("\n");
@@ -282,7 +314,8 @@ class AskCommand {
     }
     fmt::print(stderr, "anonymous memory {} at its peak, {} planned\n",
                format_bytes(static_cast<uint64_t>(peak.anonymous)),
-               format_bytes(static_cast<uint64_t>(answerer_->session().anonymous_bytes())));
+               format_bytes(
+                   static_cast<uint64_t>(answerer_->session().anonymous_bytes() + grammar_bytes_)));
   }
 
   int chat(double files_ms) {
@@ -323,6 +356,7 @@ class AskCommand {
   bool pictures_sent_ = false;
   double create_ms_ = 0;
   double load_ms_ = 0;
+  int64_t grammar_bytes_ = 0; // that a structured answer may take, beside the session
 };
 
 } // namespace
@@ -330,13 +364,16 @@ class AskCommand {
 void add_ask(CLI::App& app, int& exit) {
   auto options = std::make_shared<AskOptions>();
   CLI::App* ask = app.add_subcommand("ask", "Ask a question about pictures");
-  ask->footer("Examples:\n"
-              "  pinhole ask -i receipt.jpg \"What is the total on this receipt?\"\n"
-              "  pinhole ask -i before.png -i after.png \"What changed?\"\n"
-              "  curl -s https://example.org/a.png | pinhole ask -i - \"Describe this.\" --json\n"
-              "  pinhole ask -m Qwen3-VL-2B-Q4_K_M.gguf -i page.png --max-image-tokens 512 -v \\\n"
-              "    \"Which button opens the cart?\"\n"
-              "  pinhole ask -i photo.jpg          (a chat about the picture)");
+  ask->footer(
+      "Examples:\n"
+      "  pinhole ask -i receipt.jpg \"What is the total on this receipt?\"\n"
+      "  pinhole ask -i before.png -i after.png \"What changed?\"\n"
+      "  curl -s https://example.org/a.png | pinhole ask -i - \"Describe this.\" --json\n"
+      "  pinhole ask -m Qwen3-VL-2B-Q4_K_M.gguf -i page.png --max-image-tokens 512 -v \\\n"
+      "    \"Which button opens the cart?\"\n"
+      "  pinhole ask -i page.png --choices yes,no \"Is there a search field?\"\n"
+      "  pinhole ask -i receipt.jpg --json-schema receipt.schema.json \"Read the receipt.\"\n"
+      "  pinhole ask -i photo.jpg          (a chat about the picture)");
   AskOptions& o = *options;
   ask->add_option("question", o.question, "The question; without one: a chat, or standard input");
   ask->add_option("-m,--model", o.model,
@@ -385,6 +422,17 @@ void add_ask(CLI::App& app, int& exit) {
   ask->add_option("--seed", s.seed, "Seed for temperatures above 0");
   ask->add_option("--stop", o.answer.stop, "End the answer before this text; may be repeated")
       ->allow_extra_args(false);
+  CLI::Option* choices =
+      ask->add_option("--choices", o.choices,
+                      "The answer is one of these, as in yes,no,unknown; may be repeated")
+          ->delimiter(',')
+          ->allow_extra_args(false);
+  CLI::Option* regex =
+      ask->add_option("--regex", o.regex, "The whole answer matches this regular expression");
+  CLI::Option* schema = ask->add_option("--json-schema", o.json_schema,
+                                        "The answer is JSON that the schema in this file accepts");
+  choices->excludes(regex)->excludes(schema);
+  regex->excludes(schema);
   ask->add_flag("--ignore-eos", o.answer.ignore_eos, "Go on to --max-tokens (for measuring)");
   ask->add_flag("--json", o.json, "Print answer, tokens, timings and memory as JSON");
   ask->add_flag("-v,--verbose", o.verbose, "Print token costs, the memory plan and timings");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace pinhole {
@@ -17,7 +18,22 @@ void Sampler::see_prompt(int32_t token) {
   }
 }
 
-int32_t Sampler::sample(std::span<const float> logits) {
+size_t Sampler::apply(std::span<const uint64_t> allowed) {
+  constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+  constexpr float kLeast = std::numeric_limits<float>::lowest();
+  size_t count = 0;
+  for (size_t i = 0; i < logits_.size(); ++i) {
+    const bool is_allowed = i / 64 < allowed.size() && ((allowed[i / 64] >> (i % 64)) & 1) != 0;
+    if (!is_allowed)
+      logits_[i] = kForbidden;
+    else if (!(logits_[i] >= kLeast)) // also what is no number: still ahead of what is forbidden
+      logits_[i] = kLeast;
+    count += is_allowed ? 1 : 0;
+  }
+  return count;
+}
+
+int32_t Sampler::sample(std::span<const float> logits, std::span<const uint64_t> allowed) {
   std::copy(logits.begin(), logits.end(), logits_.begin());
   // Order as in transformers and vLLM: penalties, then temperature, then the cuts.
   for (size_t i = 0; i < logits_.size(); ++i) {
@@ -30,6 +46,7 @@ int32_t Sampler::sample(std::span<const float> logits) {
     logits_[i] -=
         static_cast<float>(options_.presence_penalty + options_.frequency_penalty * in_answer_[i]);
   }
+  const size_t candidates = allowed.empty() ? logits_.size() : apply(allowed);
   int32_t chosen = 0;
   if (options_.temperature <= 0) {
     chosen =
@@ -42,7 +59,7 @@ int32_t Sampler::sample(std::span<const float> logits) {
       const float lb = logits_[static_cast<size_t>(b)];
       return la != lb ? la > lb : a < b;
     };
-    size_t count = order_.size();
+    size_t count = std::max<size_t>(1, candidates);
     if (options_.top_k > 0)
       count = std::min(count, static_cast<size_t>(options_.top_k));
     std::partial_sort(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(count),

@@ -1,4 +1,5 @@
-// Chooses the next token from logits: penalties, temperature, top-k, top-p, min-p, seed.
+// Chooses the next token from logits: penalties, temperature, top-k, top-p, min-p, seed; only among
+// the tokens that a mask allows.
 #pragma once
 
 #include <cstdint>
@@ -26,10 +27,14 @@ class Sampler {
 
   // Tokens of the prompt count for the repetition penalty only.
   void see_prompt(int32_t token);
-  // Picks a token and remembers it. `logits` [vocab_size].
-  int32_t sample(std::span<const float> logits);
+  // Picks a token and remembers it. `logits` [vocab_size]. Where `allowed` is not empty, only
+  // tokens are picked whose bit is set in it (bit i % 64 of word i / 64; one must be).
+  int32_t sample(std::span<const float> logits, std::span<const uint64_t> allowed = {});
 
  private:
+  // Logits of tokens that are not allowed become -infinity; returns how many are left.
+  size_t apply(std::span<const uint64_t> allowed);
+
   SamplingOptions options_;
   std::mt19937_64 random_;
   std::vector<float> logits_;

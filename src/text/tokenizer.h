@@ -73,14 +73,16 @@ class Tokenizer {
 // Turns ids into text as they come, holding back bytes until they are whole UTF-8 characters.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  // `at_start`: a space that the encoder put before the text is not part of it.
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool at_start = true)
+      : tokenizer_(&tokenizer), at_start_(at_start) {}
   std::string push(TokenId id); // text that is now complete; special tokens give nothing
   std::string finish();         // what was held back, invalid bytes as U+FFFD
 
  private:
   const Tokenizer* tokenizer_;
   std::string pending_;
-  bool at_start_ = true; // SentencePiece: the first space is not part of the text
+  bool at_start_; // SentencePiece: the first space is not part of the text
 };
 
 } // namespace pinhole

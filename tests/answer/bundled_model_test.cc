@@ -226,6 +226,25 @@ TEST_F(Conversation, StopStringsEndTheAnswer) {
   EXPECT_LT(cut.answer.generated_tokens, whole.answer.generated_tokens);
 }
 
+TEST_F(Conversation, GrammarsHoldTheAnswer) {
+  const std::vector<ChatTurn> turns = turns_of(sample_);
+  const std::string free = ask(*answerer_, turns, pictures_).answer.text;
+  AnswerOptions options;
+  options.grammar = take(Grammar::from_choices(std::vector<std::string>{"zebra", free}));
+  Asked asked = ask(*answerer_, turns, pictures_, options);
+  EXPECT_EQ(asked.answer.text, free); // what it says anyway is allowed
+  EXPECT_EQ(asked.streamed, free);
+  options.grammar = take(Grammar::from_choices(std::vector<std::string>{" zebra", " gnu"}));
+  options.ignore_eos = true;
+  asked = ask(*answerer_, turns, pictures_, options);
+  EXPECT_TRUE(asked.answer.text == " zebra" || asked.answer.text == " gnu") << asked.answer.text;
+  EXPECT_EQ(asked.streamed, asked.answer.text);
+  EXPECT_EQ(asked.answer.finish, FinishReason::kStop);
+  EXPECT_EQ(asked.answer.generated_tokens, static_cast<int64_t>(asked.answer.ids.size()));
+  // Without one again: nothing of it is left.
+  EXPECT_EQ(ask(*answerer_, turns, pictures_).answer.text, free);
+}
+
 TEST_F(Conversation, LengthAndContextEndIt) {
   const std::vector<ChatTurn> turns{{"user", "List all boxes.", {0}}};
   AnswerOptions options;

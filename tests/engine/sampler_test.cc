@@ -252,5 +252,67 @@ TEST(Sampler, LogitsThatAreNoNumbersGiveAToken) {
   }
 }
 
+// --- masks ---
+
+TEST(Sampler, OnlyAllowedTokensArePicked) {
+  const std::vector<double> p{0.4, 0.3, 0.2, 0.1};
+  const uint64_t mask[] = {0b1010};
+  Sampler greedy({}, 4);
+  EXPECT_EQ(greedy.sample(logits_of(p), mask), 1);
+  Sampler sampler(warm(1), 4);
+  std::vector<int> counts(4, 0);
+  for (int i = 0; i < 40000; ++i)
+    ++counts[static_cast<size_t>(sampler.sample(logits_of(p), mask))];
+  EXPECT_LE(chi_square(counts, {0, 0.3, 0, 0.1}), kQuantile[1]);
+}
+
+// The cuts are made among what is left.
+TEST(Sampler, CutsCountAllowedTokensOnly) {
+  const std::vector<double> p{0.4, 0.3, 0.2, 0.1};
+  const uint64_t mask[] = {0b1100};
+  for (int cut = 0; cut < 3; ++cut) {
+    SamplingOptions options = warm(1);
+    if (cut == 0)
+      options.top_k = 1;
+    else if (cut == 1)
+      options.top_p = 0.6;
+    else
+      options.min_p = 0.6;
+    Sampler sampler(options, 4);
+    for (int i = 0; i < 100; ++i)
+      EXPECT_EQ(sampler.sample(logits_of(p), mask), 2) << cut;
+  }
+}
+
+TEST(Sampler, MasksHoldWhateverTheLogits) {
+  for (const double temperature : {0.0, 0.01, 1.0, 100.0}) {
+    for (const float other : {-INFINITY, -1e30f, NAN, INFINITY, 1e30f}) {
+      for (const float own : {-INFINITY, -1e30f, NAN, INFINITY, 1e30f}) {
+        SamplingOptions options = warm(temperature);
+        options.repetition_penalty = 1.5;
+        options.presence_penalty = 1;
+        Sampler sampler(options, 130);
+        Logits logits(130, other);
+        logits[129] = logits[64] = own;
+        const uint64_t mask[] = {0, 1, 2};
+        for (int i = 0; i < 20; ++i) {
+          const int32_t token = sampler.sample(logits, mask);
+          EXPECT_TRUE(token == 64 || token == 129) << token;
+        }
+      }
+    }
+  }
+}
+
+// A model may have more logits than the vocabulary has tokens.
+TEST(Sampler, TokensBeyondTheMaskAreForbidden) {
+  Logits logits(200, 5.0f);
+  logits[3] = -5;
+  const uint64_t mask[] = {8};
+  Sampler sampler(warm(1), 200);
+  for (int i = 0; i < 100; ++i)
+    EXPECT_EQ(sampler.sample(logits, mask), 3);
+}
+
 } // namespace
 } // namespace pinhole
