@@ -78,7 +78,6 @@ class Structured(Case):
 
     def test_what_cannot_be_is_refused(self):
         self.refused("ask", "--regex", "a(?=b)", "Hello", names=("--regex", "byte 1", "lookaround"))
-        self.refused("ask", "--choices", ",", "Hello", names="--choices")
         path = self.write("schema.json", '{"items": {"not": {}}}')
         self.refused("ask", "--json-schema", path, "Hello", names=(path, "'not'", "#/items"))
         path = self.write("broken.json", '{"type": ')
