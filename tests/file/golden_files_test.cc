@@ -3,7 +3,7 @@
 #include "base/json.h"
 #include "file/model_file.h"
 #include "file/npy.h"
-#include "support/golden_path.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 
 #include <filesystem>

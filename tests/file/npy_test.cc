@@ -1,6 +1,6 @@
 // .npy arrays: the types of the golden cases, and damaged files.
 #include "file/npy.h"
-#include "support/golden_path.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 
 #include <cstring>

@@ -4,7 +4,7 @@
 #include "base/sha256.h"
 #include "image/image.h"
 #include "npy.h"
-#include "support/golden_path.h"
+#include "support/golden.h"
 
 #include <cmath>
 #include <filesystem>

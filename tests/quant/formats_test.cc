@@ -4,7 +4,7 @@
 
 #include "quant/half.h"
 #include "quant/q8_0.h"
-#include "support/golden_path.h"
+#include "support/golden.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>

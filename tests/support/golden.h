@@ -4,7 +4,6 @@
 
 #include "base/json.h"
 #include "file/npy.h"
-#include "support/golden_path.h"
 #include "support/temp_dir.h"
 
 #include <cstdint>
@@ -18,9 +17,20 @@
 
 namespace pinhole::testing {
 
+inline std::string golden(const std::string& path) {
+  return std::string(PINHOLE_GOLDEN_DIR) + "/" + path;
+}
+
 inline std::string source_path(const std::string& path) {
   return std::string(PINHOLE_SOURCE_DIR) + "/" + path;
 }
+
+inline bool have_golden() { return std::filesystem::exists(golden("README.md")); }
+
+// A test without the collection proves nothing, and says so.
+#define REQUIRE_GOLDEN()                                                                           \
+  if (!::pinhole::testing::have_golden())                                                          \
+  GTEST_SKIP() << "there is no golden collection at " << PINHOLE_GOLDEN_DIR
 
 // The value of a Result; the error's text is thrown, which fails the test.
 template <class T> T take(Result<T> result) {

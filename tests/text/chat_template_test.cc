@@ -4,7 +4,7 @@
 #include "text/chat_template.h"
 
 #include "base/json.h"
-#include "support/golden_path.h"
+#include "support/golden.h"
 
 #include <chrono>
 #include <fstream>

@@ -3,7 +3,7 @@
 
 #include "base/mapped_file.h"
 #include "file/model_file.h"
-#include "support/golden_path.h"
+#include "support/golden.h"
 #include "support/temp_dir.h"
 #include "text/tokenizer.h"
 
