@@ -3,7 +3,7 @@
 
 Each run asks for a description of one picture with a context of --ctx tokens, of which the answer takes
 --tokens. Columns: anonymous memory planned and at its peak (RssAnon) with the difference in percent;
-the whole of it (planned: anonymous and weights; measured: VmHWM); time to the first token and tokens
+the whole of it (planned: the peak of a first question that fills the context; measured: VmHWM); time to the first token and tokens
 a second, predicted and measured. The last lines are the largest differences.
 
 What is reserved need not be touched: a context that is not filled leaves its part of the cache
@@ -69,7 +69,7 @@ def text_tokens(arguments, model):
 
 def compare(arguments, model, ctx, picture, prompt):
     width, height = size_of(picture)
-    plan = [arguments.pinhole, "plan", "--json", "--ctx", str(ctx), "--image", f"{width}x{height}"]
+    plan = [arguments.pinhole, "plan", "--json", "--ctx", str(ctx), "--image", picture]
     plan += [model] if model else []
     plan += ["--mmproj", arguments.mmproj] if arguments.mmproj else []
     wanted = ctx if arguments.fill else arguments.tokens
@@ -94,7 +94,7 @@ def compare(arguments, model, ctx, picture, prompt):
             measured(lambda run: run["memory_bytes"]["anon_peak"]),
         ),
         "resident": (
-            planned(lambda plan: plan["memory_bytes"]["needed"]),
+            planned(lambda plan: plan["memory_bytes"]["first_question"]),
             measured(lambda run: run["memory_bytes"]["resident_peak"]),
         ),
         "first token": (

@@ -49,10 +49,10 @@ class PlanCommand {
     for (const std::string& image : options_.images) {
       if (image == "none")
         continue;
-      auto size = parse_size(image);
-      if (!size)
-        return report(size.error());
-      options_.request.images.push_back(*size);
+      auto planned = parse_image(image);
+      if (!planned)
+        return report(planned.error());
+      options_.request.images.push_back(*planned);
     }
     for (const std::string& model : options_.models) {
       options_.request.path = model;
@@ -183,8 +183,9 @@ void add_plan(CLI::App& app, int& exit) {
   plan->add_option("--ctx", o.request.context_tokens, "Tokens in the context")
       ->check(CLI::Range(1, 1 << 26))
       ->capture_default_str();
-  plan->add_option("--image", o.images,
-                   "A picture of the question, WIDTHxHEIGHT, or none; may be given several times")
+  plan->add_option(
+          "--image", o.images,
+          "A picture of the question, WIDTHxHEIGHT or a file; or none; may be given several times")
       ->allow_extra_args(false)
       ->capture_default_str();
   plan->add_option("--prompt", o.request.text_tokens, "Tokens of text beside the pictures")

@@ -62,7 +62,7 @@ class Search {
       const Size picture = largest_picture(smallest.model, less, kernels_, place_, fits);
       if (picture.width == 0)
         continue;
-      less.images = {picture};
+      less.images = {{picture, 0}};
       add("less of both", smallest, less);
       break;
     }
@@ -78,8 +78,8 @@ class Search {
 
   void largest(const QuantisedModel& one) {
     PlanRequest larger = request_;
-    larger.images = {largest_picture(one.model, request_, kernels_, place_, fits)};
-    if (larger.images[0].width > 0)
+    larger.images = {{largest_picture(one.model, request_, kernels_, place_, fits), 0}};
+    if (larger.images[0].size.width > 0)
       add("largest picture", one, larger);
   }
 

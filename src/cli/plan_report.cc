@@ -152,6 +152,7 @@ Json report_to_json(const PlanReport& report, bool layers) {
       {"program_mapped", memory.program_mapped_bytes},
       {"anonymous", memory.anonymous_bytes()},
       {"needed", report.run.needed_bytes()},
+      {"first_question", report.run.first_question_bytes},
       {"limit", report.place.ram.bytes}};
   if (residency.streams()) {
     out["streaming_bytes"] = {{"resident", residency.resident_bytes},

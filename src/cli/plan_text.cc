@@ -89,6 +89,9 @@ void print_memory(const PlanReport& report) {
   }
   if (gpu.limit_bytes == 0 || report.place.unified)
     line("needed", report.run.needed_bytes());
+  if (gpu.limit_bytes == 0 && report.run.verdict() == Verdict::kFits)
+    line("peak of a first question", report.run.first_question_bytes,
+         "its answer fills the context");
   line(report.place.ram.source, report.place.ram.bytes);
 }
 

@@ -4,6 +4,7 @@
 #include "base/units.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fmt/format.h>
 
 namespace pinhole::cli {
@@ -24,7 +25,7 @@ Result<int64_t> amount(const std::string& text, const std::string& option) {
 
 Result<std::vector<Picture>> plan_pictures(const PlanRequest& request, const Model& model) {
   std::vector<Picture> out;
-  for (const Size& size : request.images) {
+  for (const auto& [size, file_bytes] : request.images) {
     if (!model.pictures) {
       return fail(ErrorCode::kUnsupported, "this model has no vision part",
                   shown_name(request.path),
@@ -33,6 +34,8 @@ Result<std::vector<Picture>> plan_pictures(const PlanRequest& request, const Mod
     PINHOLE_TRY(Picture picture,
                 plan_picture(size.width, size.height, fmt::format("{}x{}", size.width, size.height),
                              *model.pictures, request.picture));
+    if (file_bytes > 0)
+      picture.file_bytes = file_bytes;
     out.push_back(std::move(picture));
   }
   return out;
@@ -73,6 +76,20 @@ void judge(const Model& model, const Place& place, PlannedRun& run) {
 }
 
 } // namespace
+
+Result<PlannedImage> parse_image(const std::string& text) {
+  auto size = parse_size(text);
+  if (size)
+    return PlannedImage{*size, 0};
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(text, error)) {
+    size.error().hint += ", or name a picture file";
+    return tl::unexpected(std::move(size.error()));
+  }
+  PINHOLE_TRY(const MappedFile file, MappedFile::open(text));
+  PINHOLE_TRY(const PictureInfo info, probe_picture(file.bytes(), text));
+  return PlannedImage{{info.height, info.width}, static_cast<int64_t>(file.bytes().size())};
+}
 
 Result<Place> find_place(const std::string& ram, const std::string& machine,
                          const std::string& vram, double gpu_share) {
@@ -139,6 +156,9 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
   run.offload = plan_offload(model, run.memory, place.gpu_bytes);
   run.in_ram = place.unified ? run.memory : without(run.offload, run.memory);
   judge(model, place, run);
+  run.first_question_bytes =
+      first_question_bytes(model, run.memory, request.text_tokens + shape.feature_tokens) +
+      run.memory.mapped_bytes + run.memory.program_mapped_bytes;
   run.question.chunk_tokens = run.memory.shape.chunk_tokens;
   run.question.context_tokens = shape.context_tokens;
   run.question.parallel = request.parallel;
@@ -184,7 +204,7 @@ Size largest_picture(const Model& model, const PlanRequest& request, const Kerne
   };
   const int64_t steps = largest(int64_t{1} << 12, [&](int64_t width) {
     PlanRequest larger = request;
-    larger.images = {size_of(width)};
+    larger.images = {{size_of(width), 0}};
     const auto run = plan_run(model, larger, kernels, place);
     return run && run->pictures[0].target.width >= width * side &&
            run->question.prompt_tokens <= request.context_tokens && accepts(*run);

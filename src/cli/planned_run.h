@@ -12,10 +12,18 @@
 
 namespace pinhole::cli {
 
+// A picture to plan for: a size, or a file that has one.
+struct PlannedImage {
+  Size size;
+  int64_t file_bytes = 0; // 0: there is no file
+};
+// WIDTHxHEIGHT, or the path of a picture, whose header is read.
+Result<PlannedImage> parse_image(const std::string& text);
+
 struct PlanRequest {
   std::string path, mmproj;
   std::string weights; // a recipe (plan/recipe.h); empty: as the files are
-  std::vector<Size> images;
+  std::vector<PlannedImage> images;
   int64_t context_tokens = 4096;
   int64_t chunk_tokens = 512;
   int64_t text_tokens = 64; // of the prompt, beside its pictures
@@ -55,6 +63,9 @@ struct PlannedRun {
   int64_t needed_bytes() const {
     return in_ram.anonymous_bytes() + in_ram.mapped_bytes + in_ram.program_mapped_bytes;
   }
+  // What is in memory at the peak of a first question that fills the context, where nothing is
+  // streamed.
+  int64_t first_question_bytes = 0;
   Verdict verdict() const;
 };
 

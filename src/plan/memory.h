@@ -70,6 +70,11 @@ int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type);
 int64_t touched_bytes(const MemoryPlan& plan, const CacheSpec& cache, kernels::KvType type,
                       int64_t prompt_tokens);
 
+// What of anonymous memory a first question has touched at its peak, when its answer fills the
+// context: pixels are gone before the cache is filled, a short prompt leaves rows of its chunk
+// untouched. Later questions come up to plan.anonymous_bytes().
+int64_t first_question_bytes(const Model& model, const MemoryPlan& plan, int64_t prompt_tokens);
+
 Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
                                const KernelChoice& kernels);
 

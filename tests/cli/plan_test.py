@@ -22,20 +22,35 @@ class Plan(Case):
     def test_a_run_reserves_what_was_planned(self):
         sample = samples()[0]
         picture = picture_of(sample)
-        with open(picture, "rb") as file:
-            header = file.read(24)
-        width, height = struct.unpack(">II", header[16:24])  # of a PNG
         for options in (["--ctx", "600"], ["--ctx", "2000", "--kv-type", "f32"],
                         ["--ctx", "600", "--chunk", "32", "--threads", "1", "--exact"]):
             run = self.succeed("ask", "--json", "-i", picture, *options, "-n", "4",
                                sample["question"])
             reserved = json.loads(run.out)["memory_bytes"]
-            planned = self.plan("--image", f"{width}x{height}", *options)
-            # The plan takes a picture's file to have a byte a pixel.
-            difference = width * height - os.path.getsize(picture)
-            self.assertEqual(planned["memory_bytes"]["anonymous"] - difference,
-                             reserved["planned"], options)
-            self.assertEqual(planned["memory_bytes"]["weights_mapped"], reserved["mapped"])
+            planned = self.plan("--image", picture, *options)["memory_bytes"]
+            self.assertEqual(planned["anonymous"], reserved["planned"], options)
+            self.assertEqual(planned["weights_mapped"], reserved["mapped"])
+
+    def test_a_picture_is_a_size_or_a_file_of_that_size(self):
+        picture = picture_of(samples()[0])
+        with open(picture, "rb") as file:
+            width, height = struct.unpack(">II", file.read(24)[16:24])  # of a PNG
+        by_file = self.plan("--image", picture)
+        by_size = self.plan("--image", f"{width}x{height}")
+        self.assertEqual(by_file["pictures"], by_size["pictures"])
+        # Of a size alone the file is taken to have a byte a pixel.
+        self.assertEqual(by_file["memory_bytes"]["picture_decoding"] - os.path.getsize(picture),
+                         by_size["memory_bytes"]["picture_decoding"] - width * height)
+        self.refused("plan", "--image", self.write("page.pdf", b"%PDF-1.7"), names="page.pdf")
+
+    def test_a_first_question_peaks_below_what_is_needed(self):
+        picture = picture_of(samples()[0])
+        memory = self.plan("--image", picture, "--ctx", "1024")["memory_bytes"]
+        self.assertLessEqual(memory["first_question"], memory["needed"])
+        # A prompt that fills the chunks leaves nothing of them untouched, and without pictures
+        # there is nothing that is gone before the cache is filled.
+        memory = self.plan("--image", "none", "--ctx", "1024", "--prompt", "600")["memory_bytes"]
+        self.assertEqual(memory["first_question"], memory["needed"])
 
     def test_parts_add_up(self):
         out = self.plan("--image", "512x512", "--layers")

@@ -66,6 +66,25 @@ TEST(KvCache, SlidingLayersHoldAWindowAChunkAndTheSpareTokens) {
   EXPECT_EQ(kv_cache_bytes(cache, kernels::KvType::kF16, shape), 128 * 3 * 50);
 }
 
+TEST(MemoryPlan, OfAFirstQuestionPixelsAndTheCacheAreNotThereAtOnce) {
+  const auto described = Described::bundled();
+  RunShape shape;
+  shape.context_tokens = 1024;
+  shape.max_patches = 400;
+  shape.feature_tokens = 100;
+  const auto untouched = [&](int64_t io_bytes) {
+    shape.picture_io_bytes = io_bytes;
+    const MemoryPlan plan = testing::take(plan_memory(described->model, shape, scalar()));
+    return plan.anonymous_bytes() - first_question_bytes(described->model, plan, 512);
+  };
+  EXPECT_EQ(untouched(0), 0);
+  EXPECT_EQ(untouched(1000), 1000); // less than the cache: gone before it is filled
+  // More than all else: the arena of the pictures, and none of the cache, stands beside it.
+  constexpr int64_t kMuch = 100 << 20;
+  const MemoryPlan plan = testing::take(plan_memory(described->model, shape, scalar()));
+  EXPECT_EQ(untouched(kMuch), plan.kv_cache_bytes + plan.arena_bytes - plan.vision.arena_bytes);
+}
+
 TEST(MemoryPlan, PartsAddUp) {
   const auto described = Described::bundled();
   RunShape shape;
