@@ -65,6 +65,12 @@ void ThreadPool::run(FunctionRef<void(int)> fn) {
   }
 }
 
+void ThreadPool::run_alone(FunctionRef<void(int)> fn) {
+  alone_ = true;
+  fn(0);
+  alone_ = false;
+}
+
 void ThreadPool::worker(int thread_idx) {
   uint32_t seen = 0;
   while (true) {
@@ -79,7 +85,7 @@ void ThreadPool::worker(int thread_idx) {
 }
 
 void ThreadPool::barrier() {
-  if (num_threads_ == 1)
+  if (num_threads_ == 1 || alone_)
     return;
   const uint32_t phase = phase_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(num_threads_)) {

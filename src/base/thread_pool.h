@@ -26,6 +26,8 @@ class ThreadPool {
 
   // Calls fn(thread_idx) on every thread, thread_idx in [0, num_threads). Not re-entrant.
   void run(FunctionRef<void(int thread_idx)> fn);
+  // Calls fn(0) here and leaves the others asleep; barrier() then waits for nobody.
+  void run_alone(FunctionRef<void(int thread_idx)> fn);
 
   // Only inside run(), by every thread the same number of times.
   void barrier();
@@ -40,6 +42,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> arrived_{0};    // threads waiting at the barrier
   alignas(64) std::atomic<uint32_t> phase_{0};      // one more for each barrier passed
   std::atomic<bool> stop_{false};
+  bool alone_ = false; // changes only while no other thread is in a run
   std::vector<std::thread> workers_;
 };
 

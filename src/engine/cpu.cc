@@ -2,6 +2,7 @@
 
 #include "engine/op_runner.h"
 #include "engine/weight_stream.h"
+#include "plan/speed.h"
 
 #include <algorithm>
 #include <array>
@@ -20,7 +21,15 @@ using kernels::MatmulKernel;
 bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding& rows,
                      const RunContext& context) {
   assert(layout.kernels.num_threads == pool_.num_threads());
-  OpRunner runner(graph, layout, rows, context, pool_);
+  const bool choose = pool_.num_threads() > 1 && rows.items <= kFewRows &&
+                      context.stream == nullptr && context.experts == nullptr;
+  if (choose && (chosen_graph_ != &graph || chosen_rows_ != rows.items)) {
+    choice_ = TeamChoice();
+    chosen_graph_ = &graph;
+    chosen_rows_ = rows.items;
+  }
+  const bool alone = choose && choice_.alone();
+  OpRunner runner(graph, layout, rows, context, pool_, alone ? 1 : pool_.num_threads());
   const size_t num_ops = graph.ops().size();
   if (profile_ != nullptr && profile_->size() < num_ops)
     profile_->resize(num_ops);
@@ -28,8 +37,8 @@ bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding&
   WeightStream* stream = context.stream;
   if (stream != nullptr)
     stream->wait_for(0);
-  pool_.run([&](int thread_idx) {
-    using Clock = std::chrono::steady_clock;
+  using Clock = std::chrono::steady_clock;
+  const auto run_ops = [&](int thread_idx) {
     Clock::time_point start = Clock::now();
     for (size_t i = 0; i < num_ops; ++i) {
       runner.run(i, thread_idx);
@@ -54,7 +63,14 @@ bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding&
         return;
       }
     }
-  });
+  };
+  const Clock::time_point begin = Clock::now();
+  if (alone)
+    pool_.run_alone(run_ops);
+  else
+    pool_.run(run_ops);
+  if (choose)
+    choice_.ran(std::chrono::duration<double>(Clock::now() - begin).count());
   return finished;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/thread_pool.h"
 #include "engine/backend.h"
+#include "engine/team_choice.h"
 #include "plan/layout.h"
 
 #include <vector>
@@ -26,6 +27,9 @@ class CpuBackend : public Backend {
  private:
   ThreadPool pool_;
   std::vector<double>* profile_ = nullptr;
+  TeamChoice choice_; // for runs of `chosen_rows_` rows of `chosen_graph_`
+  const Graph* chosen_graph_ = nullptr;
+  int64_t chosen_rows_ = 0;
   std::atomic<bool> stop_[2]{}; // decided by thread 0 for even and odd ops, read after the barrier
 };
 

@@ -81,9 +81,11 @@ inline kernels::Activation kernel_activation(Activation activation) {
 class OpRunner {
  public:
   OpRunner(const Graph& graph, const Layout& layout, const RowBinding& binding,
-           const RunContext& context, ThreadPool& pool)
+           const RunContext& context, ThreadPool& pool, int num_threads)
       : graph_(graph), layout_(layout), binding_(binding), context_(context),
-        kernels_(layout.kernels), pool_(pool) {}
+        kernels_(layout.kernels), pool_(pool) {
+    kernels_.num_threads = num_threads;
+  }
 
   // Runs op `op_idx` on this thread; the caller puts a barrier between ops.
   void run(size_t op_idx, int thread_idx);
@@ -141,7 +143,7 @@ class OpRunner {
   const Layout& layout_;
   const RowBinding& binding_;
   const RunContext& context_;
-  const KernelChoice& kernels_;
+  KernelChoice kernels_; // of the layout, for the threads that take part
   ThreadPool& pool_;
   Deal deals_[2][3]; // for even and odd ops, by phase
 };

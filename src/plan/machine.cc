@@ -157,18 +157,6 @@ double measure_mapping(const MappedFile& file, size_t bytes, ThreadPool& threads
   return static_cast<double>(part) * threads.num_threads() * 1e-9 / seconds;
 }
 
-double measure_op(ThreadPool& threads) {
-  constexpr double kNextSeconds = 0.5e-6; // bundled model, 65 ops a token, Zen 5: 0 to 0.9
-  constexpr int kBarriers = 1000;
-  const double seconds = best_seconds(kReadRuns, [&] {
-    threads.run([&](int) {
-      for (int i = 0; i < kBarriers; ++i)
-        threads.barrier();
-    });
-  });
-  return seconds / kBarriers + kNextSeconds;
-}
-
 double measure_touch(int64_t bytes, ThreadPool& threads) {
   constexpr int64_t kPage = 4096;
   const Pages memory(bytes);

@@ -24,11 +24,13 @@ namespace {
 // in them.
 constexpr int64_t kLeastSample = int64_t{2} << 20, kMostSample = int64_t{512} << 20;
 constexpr int64_t kTouchSample = int64_t{64} << 20;
-constexpr int64_t kFileSample = int64_t{128} << 20; // below it the pages' size hardly matters
-constexpr int64_t kMatrices = 4;                    // in a sample, at least
+constexpr int64_t kShortSample = int64_t{256} << 20; // of tokens that one thread may decode alone
+constexpr int64_t kFileSample = int64_t{128} << 20;  // below it the pages' size hardly matters
+constexpr int64_t kMatrices = 4;                     // in a sample, at least
 constexpr int64_t kColumns = 2048;
 constexpr int64_t kPieces = 16, kMostPieceRows = 256, kPieceStep = 16;
 constexpr int64_t kRoomShare = 8;
+constexpr int kMeetings = 500;
 constexpr int kRounds = 8; // of all kinds in turn
 constexpr double kSliceSeconds = 0.01;
 constexpr double kLeastShare = 0.05; // of the bytes of a token, that a format is measured for
@@ -65,17 +67,21 @@ class DecodeRun {
 
   FormatId format() const { return format_; }
 
-  void run(std::span<const std::byte> memory, ThreadPool& threads, Sum& sum) {
+  void run(std::span<const std::byte> memory, ThreadPool& threads, bool alone, Sum& sum) {
     const auto matrix_bytes = static_cast<size_t>(kPieces * piece_rows_ * row_bytes_);
     for (double seconds = 0; seconds < kSliceSeconds;) {
       if (at_ + matrix_bytes > memory.size())
         at_ = 0;
       std::atomic<int64_t> next{0};
+      const auto take_pieces = [&](int idx) {
+        for (int64_t piece = next.fetch_add(1); piece < kPieces; piece = next.fetch_add(1))
+          multiply(memory.data() + at_, piece * piece_rows_, idx);
+      };
       const double took = seconds_of([&] {
-        threads.run([&](int idx) {
-          for (int64_t piece = next.fetch_add(1); piece < kPieces; piece = next.fetch_add(1))
-            multiply(memory.data() + at_, piece * piece_rows_, idx);
-        });
+        if (alone)
+          threads.run_alone(take_pieces);
+        else
+          threads.run(take_pieces);
       });
       at_ += matrix_bytes;
       seconds += took;
@@ -190,8 +196,8 @@ void measure_moment(const Graph& text, const MappedFile* weights, const KernelCh
   std::vector<DecodeRun> runs;
   for (const FormatId format : token.formats)
     runs.emplace_back(kernels, format, sample, threads.num_threads());
-  std::vector<Sum> sums(runs.size());
-  Sum read, arithmetic;
+  std::vector<Sum> sums(runs.size()), sums_alone(runs.size());
+  Sum read, arithmetic, meetings;
   const kernels::PeakLoop* peak = kernels.table->num_peaks > 0 ? &kernels.table->peaks[0] : nullptr;
   const int64_t part = static_cast<int64_t>(memory.size()) / threads.num_threads() / 4096 * 4096;
   int64_t peak_rounds = 1000;
@@ -202,21 +208,34 @@ void measure_moment(const Graph& text, const MappedFile* weights, const KernelCh
       threads.run([&](int idx) { kernels.table->read_memory(memory.data() + idx * part, part); });
     });
     read.amount += static_cast<double>(part * threads.num_threads()) * 1e-9;
-    for (size_t i = 0; i < runs.size(); ++i)
-      runs[i].run(memory, threads, sums[i]);
+    for (size_t i = 0; i < runs.size(); ++i) {
+      runs[i].run(memory, threads, false, sums[i]);
+      if (sample <= kShortSample)
+        runs[i].run(memory, threads, true, sums_alone[i]);
+    }
+    meetings.seconds += seconds_of([&] {
+      threads.run([&](int) {
+        for (int i = 0; i < kMeetings; ++i)
+          threads.barrier();
+      });
+    });
+    meetings.amount += kMeetings;
     if (peak == nullptr)
       continue;
     arithmetic.seconds += seconds_of([&] { threads.run([&](int) { peak->run(peak_rounds); }); });
     arithmetic.amount +=
         static_cast<double>(peak_rounds * peak->ops_per_round * threads.num_threads()) * 1e-9;
   }
-  rates.op_seconds = measure_op(threads);
+  rates.op_seconds = meetings.seconds / meetings.amount + kNextOpSeconds;
   if (from_file)
     weights->unmap(0, memory.size());
 
   rates.read_gb_per_s = read.rate();
-  for (size_t i = 0; i < runs.size(); ++i)
-    rates.formats[static_cast<size_t>(runs[i].format())].memory_gb_per_s = sums[i].rate();
+  for (size_t i = 0; i < runs.size(); ++i) {
+    FormatRate& rate = rates.formats[static_cast<size_t>(runs[i].format())];
+    rate.memory_gb_per_s = sums[i].rate();
+    rate.alone_gb_per_s = sums_alone[i].rate();
+  }
   if (peak != nullptr)
     rates = rates_at(rates, arithmetic.rate());
 }

@@ -26,6 +26,7 @@ struct FormatRate {
   // One row of x, weights from memory, or from the caches where a token's fit them: of this moment
   // (plan/moment.h), not kept; 0: not known.
   double memory_gb_per_s = 0;
+  double alone_gb_per_s = 0; // the same on one thread; 0: a token takes too long for that
 
   bool measured() const {
     return many_gflop_per_s > 0 && unpack_gb_per_s > 0 && pack_gb_per_s > 0 && one_gb_per_s > 0 &&

@@ -1,5 +1,7 @@
 #include "plan/speed.h"
 
+#include "plan/machine.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -147,6 +149,23 @@ double missed_expert_bytes(const Graph& graph, const WorkShape& shape, const Res
   return used > held ? used : used * (1 - std::min(held / all, 1.0));
 }
 
+// The rates of one thread, which waits for nobody.
+KernelRates rates_alone(const KernelRates& rates) {
+  KernelRates out = rates;
+  const double threads = rates.num_threads;
+  for (double* one : {&out.read_gb_per_s, &out.attention_gflop_per_s, &out.cache_gb_per_s,
+                      &out.cached_gb_per_s, &out.elementwise_gb_per_s, &out.activation_gb_per_s})
+    *one /= threads;
+  for (FormatRate& rate : out.formats) {
+    for (double* one : {&rate.many_gflop_per_s, &rate.unpack_gb_per_s, &rate.pack_gb_per_s,
+                        &rate.one_gb_per_s, &rate.out_gb_per_s})
+      *one /= threads;
+    rate.memory_gb_per_s = rate.alone_gb_per_s;
+  }
+  out.op_seconds = kNextOpSeconds;
+  return out;
+}
+
 // Predicts runs of one model where Placement puts it.
 class Predictor {
  public:
@@ -156,6 +175,7 @@ class Predictor {
     if (run_work(model.text, text_shape(1, 0, kv_type)).weight_bytes <
         kCacheShare * static_cast<double>(cpu_.shared_cache_bytes))
       cpu_.read_gb_per_s = kCacheGigabytes;
+    alone_ = rates_alone(cpu_);
   }
 
   double map_seconds() const {
@@ -183,9 +203,7 @@ class Predictor {
   // Experts are read when they are chosen, beside which nothing runs; the rest is read ahead.
   double text_seconds(WorkShape shape) const {
     shape.cached = run_work(model_.text, shape).cache_bytes < kCachedBytes;
-    double seconds = 0;
-    for (const Op& op : model_.text.ops())
-      seconds += text_op_seconds(op, shape);
+    const double seconds = op_sum(shape, rates_for(shape));
     return std::max(seconds, per_giga(static_cast<double>(at_.residency.streamed_text_bytes),
                                       cpu_.disk_gb_per_s)) +
            per_giga(missed_expert_bytes(model_.text, shape, at_.residency), cpu_.disk_gb_per_s);
@@ -195,8 +213,9 @@ class Predictor {
   void add_blocks(WorkShape shape, double BlockCost::*seconds,
                   std::vector<BlockCost>& blocks) const {
     shape.cached = run_work(model_.text, shape).cache_bytes < kCachedBytes;
+    const KernelRates& rates = rates_for(shape);
     for (const Op& op : model_.text.ops())
-      block_of(op.block, blocks).*seconds += text_op_seconds(op, shape);
+      block_of(op.block, blocks).*seconds += text_op_seconds(op, shape, rates);
   }
 
   void add_weights(std::vector<BlockCost>& blocks) const {
@@ -211,9 +230,26 @@ class Predictor {
   }
 
  private:
-  double text_op_seconds(const Op& op, const WorkShape& shape) const {
-    const KernelRates& rates = at_.offload.has_block(op.block) ? at_.gpu : cpu_;
+  double text_op_seconds(const Op& op, const WorkShape& shape, const KernelRates& cpu) const {
+    const KernelRates& rates = at_.offload.has_block(op.block) ? at_.gpu : cpu;
     return op_seconds(model_.text, op, shape, rates) + rates.op_seconds;
+  }
+
+  double op_sum(const WorkShape& shape, const KernelRates& cpu) const {
+    double seconds = 0;
+    for (const Op& op : model_.text.ops())
+      seconds += text_op_seconds(op, shape, cpu);
+    return seconds;
+  }
+
+  // Of all threads or of one, as the engine will choose.
+  const KernelRates& rates_for(const WorkShape& shape) const {
+    const bool known = std::any_of(cpu_.formats.begin(), cpu_.formats.end(),
+                                   [](const FormatRate& one) { return one.alone_gb_per_s > 0; });
+    if (!known || shape.rows.items > kFewRows || at_.residency.streams())
+      return cpu_;
+    const double team = op_sum(shape, cpu_);
+    return team <= kLongRunSeconds && op_sum(shape, alone_) < team ? alone_ : cpu_;
   }
 
   static BlockCost& block_of(int32_t block, std::vector<BlockCost>& blocks) {
@@ -228,7 +264,7 @@ class Predictor {
 
   const Model& model_;
   const Placement& at_;
-  KernelRates cpu_;
+  KernelRates cpu_, alone_;
 };
 
 } // namespace

@@ -27,6 +27,11 @@ inline constexpr double kCachedBytes = 4 << 20;
 // Of a plain stream's rate, for weights in mapped files; the engine's ops reached 0.83 to 0.91.
 inline constexpr double kStreamShare = 0.9;
 
+// Runs of few rows that take less than this are tried on one thread too, where no other must be
+// waited for (engine/team_choice.h), and stay where they are faster.
+inline constexpr int64_t kFewRows = 8;
+inline constexpr double kLongRunSeconds = 0.02;
+
 // Seconds of one run of a graph, op by op the larger of arithmetic and memory.
 double run_seconds(const Graph& graph, const WorkShape& shape, const KernelRates& rates);
 

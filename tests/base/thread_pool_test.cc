@@ -73,6 +73,27 @@ TEST_P(ThreadPoolTest, BarrierWaitsForTheSlowest) {
   EXPECT_EQ(early.load(), 0);
 }
 
+TEST_P(ThreadPoolTest, AloneItWaitsForNobodyAndTheOthersAreThereAfterwards) {
+  ThreadPool pool(GetParam());
+  for (int job = 0; job < 100; ++job) {
+    int steps = 0;
+    pool.run_alone([&](int thread_idx) {
+      EXPECT_EQ(thread_idx, 0);
+      for (int i = 0; i < 10; ++i) {
+        pool.barrier();
+        ++steps;
+      }
+    });
+    EXPECT_EQ(steps, 10);
+    std::atomic<int> calls{0};
+    pool.run([&](int) {
+      pool.barrier();
+      ++calls;
+    });
+    EXPECT_EQ(calls, GetParam());
+  }
+}
+
 TEST_P(ThreadPoolTest, MayBeDestroyedUnused) {
   for (int i = 0; i < 20; ++i)
     ThreadPool pool(GetParam());

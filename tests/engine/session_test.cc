@@ -107,6 +107,20 @@ TEST_P(Sessions, ThreadsDoNotMatter) {
   }
 }
 
+// Steps are tried on one thread and on all (engine/team_choice.h): 20 of them on both.
+TEST_P(Sessions, StepsOnAllThreadsAndOnOneGiveTheSameNumbers) {
+  const auto prompt = random_prompt(model(), 30, 12);
+  KernelChoice one = kernel_choice(false), all = kernel_choice(false);
+  one.num_threads = 1;
+  all.num_threads = 3;
+  const auto alone = session(shape_of(64, 16), one);
+  const auto team = session(shape_of(64, 16), all);
+  take(alone->prefill(std::span(prompt).first(10)));
+  take(team->prefill(std::span(prompt).first(10)));
+  for (size_t i = 10; i < prompt.size(); ++i)
+    ASSERT_EQ(copy_of(take(alone->step(prompt[i]))), copy_of(take(team->step(prompt[i])))) << i;
+}
+
 TEST_P(Sessions, RunsAreReproducible) {
   const auto prompt = random_prompt(model(), 20, 11);
   for (const bool exact : {true, false}) {
