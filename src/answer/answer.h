@@ -1,4 +1,5 @@
-// An answer: what is asked for beside the conversation, what comes back, and what happens meanwhile.
+// An answer: what is asked for beside the conversation, what comes back, and what happens
+// meanwhile.
 #pragma once
 
 #include "base/function_ref.h"
@@ -16,7 +17,7 @@ namespace pinhole {
 
 struct AnswerOptions {
   SamplingOptions sampling;
-  int64_t max_new_tokens = 512;
+  int64_t max_new_tokens = 512;  // below 0: until the context is full
   std::vector<std::string> stop; // the answer ends before the first of these
   bool ignore_eos = false;       // for measuring: always max_new_tokens
   // The answer is a text of this grammar (its beginning, when it is cut), and ends where nothing
@@ -55,7 +56,7 @@ struct AnswerTimings { // milliseconds, from the start of the request
 
 struct Answer {
   std::string text;
-  std::vector<TokenId> ids; // generated, without the stop token
+  std::vector<TokenId> ids;          // generated, without the stop token
   std::vector<TokenChoice> logprobs; // of each of `ids`, where they are asked for
   FinishReason finish = FinishReason::kStop;
   int64_t prompt_tokens = 0;

@@ -17,15 +17,21 @@
 
 namespace pinhole {
 
+// One conversation at a time, on the thread that asks. For several: answer/answer_service.h.
 class Answerer {
  public:
   struct Limits {
     int64_t context_tokens = 0; // 0: what the conversation and max_new_tokens need
     int64_t chunk_tokens = 512;
-    int64_t feature_tokens = 0; // 0: the pictures given to create()
-    int64_t max_patches = 0;    // 0: the largest picture given to create()
-    int64_t memory_bytes = 0;   // that this process may take; 0: no limit (SessionOptions)
+    int64_t feature_tokens = 0;   // 0: the pictures given to create()
+    int64_t max_patches = 0;      // 0: the largest picture given to create()
+    int64_t picture_io_bytes = 0; // 0: what decoding the pictures given to create() takes
+    int64_t memory_bytes = 0;     // that this process may take; 0: no limit (SessionOptions)
     MemoryWatchOptions watch = {};
+
+    // With `parallel` sequences, and `pictures` planned for.
+    SessionOptions session_options(const LoadedModel& loaded, std::span<const Picture> pictures,
+                                   const KernelChoice& kernels, int64_t parallel = 1) const;
   };
 
   // `loaded` must outlive the answerer. Pictures in `pictures` are planned for.
@@ -45,18 +51,9 @@ class Answerer {
  private:
   Answerer(const LoadedModel& loaded, std::unique_ptr<Session> session)
       : loaded_(loaded), session_(std::move(session)) {}
-  Result<Answer> generate(Answer answer, const Prompt& prompt, std::span<const float> logits,
-                          const AnswerOptions& options, const AnswerEvents& events,
-                          const std::atomic<bool>* cancel, double start_ms);
-
   const LoadedModel& loaded_;
   std::unique_ptr<Session> session_;
   std::optional<TokenPieces> pieces_; // made for the first answer with a grammar
 };
-
-// Tokens of a conversation's prompt, without decoding any picture.
-Result<std::vector<TokenId>> count_prompt(const LoadedModel& loaded,
-                                          std::span<const ChatTurn> turns,
-                                          std::span<const Picture> pictures);
 
 } // namespace pinhole

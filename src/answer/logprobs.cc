@@ -17,8 +17,8 @@ TokenChoice choose_token(std::span<const float> logits, TokenId chosen, int64_t 
                         static_cast<float>(logits[static_cast<size_t>(id)] - log_sum)};
   };
   TokenChoice out{entry(chosen), {}};
-  const auto count = static_cast<size_t>(std::clamp<int64_t>(
-      top, 0, std::min(kMaxTopLogprobs, static_cast<int64_t>(logits.size()))));
+  const auto count = static_cast<size_t>(
+      std::clamp<int64_t>(top, 0, std::min(kMaxTopLogprobs, static_cast<int64_t>(logits.size()))));
   if (count == 0)
     return out;
   // The `count` best so far, best first: few of the vocabulary get past the last of them.

@@ -144,4 +144,18 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
   return image;
 }
 
+Result<Session::EncodedPicture> encode_picture(Session& session, const Picture& picture,
+                                               const Image& image, const PictureSpec& spec,
+                                               std::span<const Sha256Digest> keep,
+                                               const std::atomic<bool>* cancel,
+                                               FunctionRef<void()> between) {
+  const PatchLayout layout = patch_layout(spec);
+  return session.encode(
+      *picture.digest, picture.grid,
+      [&](int64_t begin, int64_t end, float* out) {
+        write_patches(image, layout, begin, end, out);
+      },
+      keep, cancel, between);
+}
+
 } // namespace pinhole

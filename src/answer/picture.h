@@ -3,11 +3,13 @@
 
 #include "base/result.h"
 #include "base/sha256.h"
+#include "engine/session.h"
 #include "image/image.h"
 #include "model/model.h"
 #include "model/vision_inputs.h"
 #include "plan/memory.h"
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -56,6 +58,12 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
                                const PictureOptions& options);
 
 PatchLayout patch_layout(const PictureSpec& spec);
+
+// Runs the vision tower on a decoded picture (Session::encode()).
+Result<Session::EncodedPicture> encode_picture(
+    Session& session, const Picture& picture, const Image& image, const PictureSpec& spec,
+    std::span<const Sha256Digest> keep, const std::atomic<bool>* cancel,
+    FunctionRef<void()> between = [] {});
 
 // What these pictures need of a run, at least: the one place that plans and runs take it from.
 void add_pictures(std::span<const Picture> pictures, RunShape& shape);

@@ -227,4 +227,29 @@ void bind_pictures(Prompt& prompt, TokenId image_token_id, std::span<const Patch
   }
 }
 
+Result<std::vector<TokenId>> count_prompt(const LoadedModel& loaded,
+                                          std::span<const ChatTurn> turns,
+                                          std::span<const Picture> pictures) {
+  PINHOLE_TRY(const std::string rendered, render_chat(loaded, turns));
+  std::vector<int64_t> tokens;
+  for (const ChatTurn& turn : turns) {
+    for (const size_t i : turn.pictures)
+      tokens.push_back(pictures[i].tokens);
+  }
+  return encode_prompt(loaded, rendered, tokens);
+}
+
+Result<PreparedPrompt> prepare_prompt(const LoadedModel& loaded, std::span<const ChatTurn> turns,
+                                      std::span<const Picture> pictures) {
+  PreparedPrompt out;
+  PINHOLE_TRY(const std::vector<TokenId> ids, count_prompt(loaded, turns, pictures));
+  for (const ChatTurn& turn : turns) {
+    out.order.insert(out.order.end(), turn.pictures.begin(), turn.pictures.end());
+  }
+  for (const size_t i : out.order)
+    out.grids.push_back(pictures[i].grid);
+  PINHOLE_TRY(out.prompt, place_pictures(loaded, ids, out.grids));
+  return out;
+}
+
 } // namespace pinhole

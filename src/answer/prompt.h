@@ -48,4 +48,23 @@ struct PlacedPicture {
 void bind_pictures(Prompt& prompt, TokenId image_token_id, std::span<const PatchGrid> grids,
                    std::span<const PlacedPicture> pictures);
 
+// A conversation's prompt before its pictures are encoded, and what they are.
+struct PreparedPrompt {
+  Prompt prompt;
+  std::vector<size_t> order; // indexes into the pictures, in the order of their image tokens
+  std::vector<PatchGrid> grids;
+
+  // Once they are encoded.
+  void bind(const LoadedModel& loaded, std::span<const PlacedPicture> placed) {
+    bind_pictures(prompt, loaded.image_token_id, grids, placed);
+  }
+};
+Result<PreparedPrompt> prepare_prompt(const LoadedModel& loaded, std::span<const ChatTurn> turns,
+                                      std::span<const Picture> pictures);
+
+// Tokens of a conversation's prompt, without decoding any picture.
+Result<std::vector<TokenId>> count_prompt(const LoadedModel& loaded,
+                                          std::span<const ChatTurn> turns,
+                                          std::span<const Picture> pictures);
+
 } // namespace pinhole

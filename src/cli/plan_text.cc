@@ -65,7 +65,9 @@ void print_memory(const PlanReport& report) {
                                   bytes(report.decode_arena_bytes));
   if (m.vision.arena_bytes > 0)
     arena = fmt::format("encode {}, {}", bytes(m.vision.arena_bytes), arena);
-  line("compute arena", m.arena_bytes, arena + ": the largest counts");
+  line("compute arena", m.arena_bytes,
+       arena + (m.vision_offset_bytes > 0 ? ": encode beside the larger of the others"
+                                          : ": the largest counts"));
   line("KV cache", m.kv_cache_bytes, cache_note(report));
   if (!report.run.pictures.empty()) {
     line("picture embeddings", m.features_bytes);

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace pinhole {
 
@@ -25,10 +26,18 @@ struct FeatureRows {
 class ExpertCache;
 class WeightStream;
 
+// Rows [first_row, first_row + rows) of a run: the next tokens of one sequence.
+struct SequenceRows {
+  int32_t sequence = 0; // in the cache
+  int64_t first_row = 0;
+  int64_t rows = 0;
+  int64_t past_tokens = 0; // that the cache holds of it
+};
+
 struct RunContext {
   std::byte* arena = nullptr;
-  KvCache* cache = nullptr;                  // text graphs
-  int64_t past_tokens = 0;                   // rows of the cache that are filled
+  const KvCache* cache = nullptr;            // text graphs
+  std::span<const SequenceRows> sequences;   // text graphs: all rows, each sequence once
   FeatureRows features;                      // text graphs that read pictures
   const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
   WeightStream* stream = nullptr;            // weights that do not stay in memory
@@ -36,6 +45,9 @@ struct RunContext {
   // Set: a table whose rows are read from its file when they are looked up. Mapped, a row would
   // bring a large folio of the page cache into memory.
   FileRange unmapped_table;
+  // Only these ops: a run in parts, between which others use other memory. Without `stream`.
+  size_t first_op = 0;
+  size_t end_op = SIZE_MAX;
 };
 
 class Backend {

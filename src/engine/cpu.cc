@@ -31,16 +31,18 @@ bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding&
   const bool alone = choose && choice_.alone();
   OpRunner runner(graph, layout, rows, context, pool_, alone ? 1 : pool_.num_threads());
   const size_t num_ops = graph.ops().size();
+  const size_t end_op = std::min(num_ops, context.end_op);
   if (profile_ != nullptr && profile_->size() < num_ops)
     profile_->resize(num_ops);
   bool finished = true;
   WeightStream* stream = context.stream;
+  assert(stream == nullptr || (context.first_op == 0 && end_op == num_ops));
   if (stream != nullptr)
     stream->wait_for(0);
   using Clock = std::chrono::steady_clock;
   const auto run_ops = [&](int thread_idx) {
     Clock::time_point start = Clock::now();
-    for (size_t i = 0; i < num_ops; ++i) {
+    for (size_t i = context.first_op; i < end_op; ++i) {
       runner.run(i, thread_idx);
       if (thread_idx == 0) {
         stop_[i & 1].store(context.cancel != nullptr &&
@@ -387,34 +389,40 @@ void OpRunner::kv_store(const Op& op, int thread_idx) {
   const Rows k = rows(op.a);
   const Rows v = rows(op.b);
   const Share part = share(k.rows, 1, thread_idx);
-  for (int64_t head = 0; head < op.kv_heads; ++head) {
-    for (int64_t i = part.begin; i < part.end; ++i) {
-      const int64_t offset =
-          head * cache.head_bytes(op.layer) +
-          (context_.past_tokens - cache.first_token(op.layer) + i) * cache.row_bytes();
-      kernels_.table->store_kv(cache.type(), k.row(i) + head * op.head_dim,
-                               cache.keys(op.layer) + offset, op.head_dim);
-      kernels_.table->store_kv(cache.type(), v.row(i) + head * op.head_dim,
-                               cache.values(op.layer) + offset, op.head_dim);
+  for (const SequenceRows& of : context_.sequences) {
+    const int64_t begin = std::max(part.begin, of.first_row);
+    const int64_t end = std::min(part.end, of.first_row + of.rows);
+    const int64_t first_place =
+        of.past_tokens - cache.first_token(of.sequence, op.layer) - of.first_row;
+    std::byte* keys = cache.keys(of.sequence, op.layer);
+    std::byte* values = cache.values(of.sequence, op.layer);
+    for (int64_t head = 0; head < op.kv_heads; ++head) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t offset =
+            head * cache.head_bytes(op.layer) + (first_place + i) * cache.row_bytes();
+        kernels_.table->store_kv(cache.type(), k.row(i) + head * op.head_dim, keys + offset,
+                                 op.head_dim);
+        kernels_.table->store_kv(cache.type(), v.row(i) + head * op.head_dim, values + offset,
+                                 op.head_dim);
+      }
     }
   }
 }
 
-void OpRunner::attention(const Op& op, Deal& pieces, std::byte* work, int thread_idx) {
+AttentionArgs OpRunner::attention_args(const Op& op, const SequenceRows& part) const {
   const Rows q = rows(op.x);
   const Rows y = rows(op.y);
   AttentionArgs args{};
-  args.q = q.data;
+  args.q = q.row(part.first_row);
   args.q_stride = q.stride;
-  int64_t planned_keys = 0; // what the scratch was planned for
   if (op.layer >= 0) {
     const KvCache& cache = *context_.cache;
-    args.k = cache.keys(op.layer);
-    args.v = cache.values(op.layer);
+    args.k = cache.keys(part.sequence, op.layer);
+    args.v = cache.values(part.sequence, op.layer);
     args.k_row_bytes = args.v_row_bytes = cache.row_bytes();
     args.k_head_bytes = args.v_head_bytes = cache.head_bytes(op.layer);
     args.kv_type = cache.type();
-    args.num_kv = planned_keys = context_.past_tokens - cache.first_token(op.layer) + q.rows;
+    args.num_kv = part.past_tokens - cache.first_token(part.sequence, op.layer) + part.rows;
   } else {
     const Rows k = rows(op.a);
     const Rows v = rows(op.residual);
@@ -424,35 +432,57 @@ void OpRunner::attention(const Op& op, Deal& pieces, std::byte* work, int thread
     args.v_row_bytes = v.stride * 4;
     args.k_head_bytes = args.v_head_bytes = op.head_dim * 4;
     args.kv_type = KvType::kF32;
-    args.num_kv = planned_keys = k.rows;
+    args.num_kv = k.rows;
   }
-  args.key_begin = indices(op.b);
-  args.key_end = indices(op.c);
-  args.out = y.data;
+  args.key_begin = indices(op.b) + part.first_row;
+  args.key_end = indices(op.c) + part.first_row;
+  args.out = y.row(part.first_row);
   args.out_stride = y.stride;
   args.num_heads = op.heads;
   args.num_kv_heads = op.kv_heads;
   args.head_dim = op.head_dim;
   args.scale = op.scale;
-  const AttentionKernel* kernel = kernels_.table->attention(args.kv_type, q.rows, kernels_.exact);
-  args.scratch =
-      work +
-      thread_idx * round_up(kernel->scratch_bytes(q.rows, planned_keys, op.head_dim), kAlignment);
+  return args;
+}
+
+void OpRunner::attention(const Op& op, Deal& pieces, std::byte* work, int thread_idx) {
+  const SequenceRows all{0, 0, rows(op.x).rows, 0};
+  const std::span<const SequenceRows> sequences =
+      op.layer >= 0 ? context_.sequences : std::span(&all, 1);
+  // Threads are in different sequences at the same time: each has scratch for the largest.
+  int64_t scratch_bytes = 0;
+  for (const SequenceRows& part : sequences) {
+    const AttentionArgs args = attention_args(op, part);
+    const AttentionKernel* kernel =
+        kernels_.table->attention(args.kv_type, part.rows, kernels_.exact);
+    scratch_bytes =
+        std::max(scratch_bytes, kernel->scratch_bytes(part.rows, args.num_kv, op.head_dim));
+  }
 
   // A piece is a head of keys with its query heads; where there are few, part of its queries.
   constexpr int64_t kPerThread = 4;
   const int64_t group = op.heads / op.kv_heads;
   const int64_t wanted = kernels_.num_threads == 1 ? 1 : kPerThread * kernels_.num_threads;
-  const int64_t steps = ceil_div(q.rows, kernel->q_step);
-  const int64_t parts = std::min(steps, ceil_div(wanted, op.kv_heads));
-  for (int64_t piece = pieces.next(); piece < op.kv_heads * parts; piece = pieces.next()) {
-    const int64_t head = piece % op.kv_heads;
-    const int64_t part = parts - 1 - piece / op.kv_heads; // a causal prompt's last part is longest
-    args.head_begin = head * group;
-    args.head_end = (head + 1) * group;
-    args.q_begin = std::min(steps * part / parts * kernel->q_step, q.rows);
-    args.q_end = std::min(steps * (part + 1) / parts * kernel->q_step, q.rows);
-    kernel->run(args);
+  int64_t first = 0; // piece of the sequence
+  int64_t piece = pieces.next();
+  for (const SequenceRows& sequence : sequences) {
+    AttentionArgs args = attention_args(op, sequence);
+    const AttentionKernel* kernel =
+        kernels_.table->attention(args.kv_type, sequence.rows, kernels_.exact);
+    args.scratch = work + thread_idx * round_up(scratch_bytes, kAlignment);
+    const int64_t steps = ceil_div(sequence.rows, kernel->q_step);
+    const int64_t parts = std::min(steps, ceil_div(wanted, op.kv_heads));
+    for (; piece < first + op.kv_heads * parts; piece = pieces.next()) {
+      const int64_t head = (piece - first) % op.kv_heads;
+      // A causal prompt's last part is longest.
+      const int64_t part = parts - 1 - (piece - first) / op.kv_heads;
+      args.head_begin = head * group;
+      args.head_end = (head + 1) * group;
+      args.q_begin = std::min(steps * part / parts * kernel->q_step, sequence.rows);
+      args.q_end = std::min(steps * (part + 1) / parts * kernel->q_step, sequence.rows);
+      kernel->run(args);
+    }
+    first += op.kv_heads * parts;
   }
 }
 

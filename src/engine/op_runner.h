@@ -135,6 +135,8 @@ class OpRunner {
   void rope_table(const Op& op, int thread_idx);
   void rope(const Op& op, int thread_idx);
   void kv_store(const Op& op, int thread_idx);
+  // What attention reads and writes for a sequence; past_tokens count where keys are cached.
+  kernels::AttentionArgs attention_args(const Op& op, const SequenceRows& part) const;
   void attention(const Op& op, Deal& pieces, std::byte* work, int thread_idx);
   void route(const Op& op, int thread_idx);
   void moe(const Op& op, size_t op_idx, std::byte* work, int thread_idx);

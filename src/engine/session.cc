@@ -9,8 +9,6 @@ namespace pinhole {
 
 namespace {
 
-tl::unexpected<Error> cancelled() { return fail(ErrorCode::kCancelled, "interrupted"); }
-
 FileRange find_table(std::span<const MappedFile* const> files, const Weight& table) {
   const auto bytes = static_cast<uint64_t>(table.row_stride_bytes * table.rows);
   return find_range(files, table.data, bytes).value_or(FileRange{});
@@ -64,7 +62,10 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   if (const FileRange& table = session->embedding_; table.file != nullptr) {
     table.file->keep_apart(table.offset, table.bytes);
   }
-  session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
+  session->histories_.resize(static_cast<size_t>(p.shape.parallel));
+  for (std::vector<PromptToken>& history : session->histories_)
+    history.reserve(static_cast<size_t>(p.shape.context_tokens));
+  session->sequence_rows_.reserve(session->histories_.size());
   if (p.features_bytes > 0) { // every picture has a token
     session->pictures_.reserve(static_cast<size_t>(p.shape.feature_tokens));
     Windows& windows = session->windows_;
@@ -75,11 +76,6 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
     }
   }
   return session;
-}
-
-void Session::unmap_positions() const {
-  if (positions_.file != nullptr)
-    positions_.file->unmap(positions_.offset, positions_.bytes);
 }
 
 Status Session::stream_weights(std::span<const MappedFile* const> files) {
@@ -97,170 +93,6 @@ Status Session::stream_weights(std::span<const MappedFile* const> files) {
   return {};
 }
 
-// --- pictures ---
-
-std::optional<Session::EncodedPicture> Session::find_picture(const Sha256Digest& digest) const {
-  for (const StoredPicture& picture : pictures_) {
-    if (picture.digest == digest) {
-      EncodedPicture found = picture.rows;
-      found.from_cache = true;
-      return found;
-    }
-  }
-  return std::nullopt;
-}
-
-// Finds rows for `tokens`, dropping the pictures that were used longest ago.
-Result<int32_t> Session::make_room(int64_t tokens, std::span<const Sha256Digest> keep) {
-  const int64_t capacity = plan_.shape.feature_tokens;
-  while (true) {
-    std::sort(pictures_.begin(), pictures_.end(),
-              [](const auto& a, const auto& b) { return a.rows.first_row < b.rows.first_row; });
-    int64_t at = 0;
-    for (const StoredPicture& picture : pictures_) {
-      if (picture.rows.first_row - at >= tokens)
-        break;
-      at = picture.rows.first_row + picture.rows.tokens;
-    }
-    if (capacity - at >= tokens)
-      return static_cast<int32_t>(at);
-    auto oldest = pictures_.end();
-    for (auto it = pictures_.begin(); it != pictures_.end(); ++it) {
-      if (std::find(keep.begin(), keep.end(), it->digest) != keep.end())
-        continue;
-      if (oldest == pictures_.end() || it->last_use < oldest->last_use)
-        oldest = it;
-    }
-    if (oldest == pictures_.end()) {
-      return fail(
-          ErrorCode::kTooLarge,
-          fmt::format("the pictures need {} tokens at once, {} were planned", tokens, capacity), {},
-          "send fewer or smaller pictures (--max-image-tokens)");
-    }
-    pictures_.erase(oldest);
-  }
-}
-
-void Session::fill_vision_inputs(const PatchGrid& grid) {
-  const auto n = static_cast<size_t>(grid.patches());
-  const auto unit = static_cast<size_t>(grid.merge * grid.merge);
-  const int64_t window_px = model_.pictures->window_size_px;
-  if (window_px > 0)
-    make_windows(grid, window_px / (model_.pictures->patch_size * grid.merge), windows_);
-  for (const Input& input : model_.vision.inputs()) {
-    std::byte* data = value_data(model_.vision, plan_.vision, arena_.data(), input.value);
-    auto* ints = reinterpret_cast<int32_t*>(data);
-    switch (input.kind) {
-    case InputKind::kPatchPositions:
-      patch_positions(grid, windows_.order, {ints, 2 * n});
-      break;
-    case InputKind::kTableRows: {
-      const Input* weights = nullptr;
-      for (const Input& other : model_.vision.inputs()) {
-        if (other.kind == InputKind::kTableWeights)
-          weights = &other;
-      }
-      assert(weights != nullptr);
-      auto* out = reinterpret_cast<float*>(
-          value_data(model_.vision, plan_.vision, arena_.data(), weights->value));
-      position_table_corners(grid, input.parameter, {ints, 4 * n}, {out, 4 * n});
-      break;
-    }
-    case InputKind::kKeyBegin:
-    case InputKind::kKeyEnd: {
-      const bool begin = input.kind == InputKind::kKeyBegin;
-      for (size_t i = 0; i < n; ++i) {
-        if (input.parameter == 0) {
-          ints[i] = begin ? 0 : static_cast<int32_t>(n);
-        } else {
-          const auto& bound = begin ? windows_.begin : windows_.end;
-          ints[i] = bound[i / unit] * static_cast<int32_t>(unit);
-        }
-      }
-      break;
-    }
-    case InputKind::kWindowOrder:
-      for (size_t i = 0; i < n; ++i) {
-        ints[i] =
-            windows_.order[i / unit] * static_cast<int32_t>(unit) + static_cast<int32_t>(i % unit);
-      }
-      break;
-    case InputKind::kWindowInverse:
-      std::copy(windows_.inverse.begin(), windows_.inverse.end(), ints);
-      break;
-    default:
-      break; // kTableWeights: with kTableRows; kPatches: by the caller
-    }
-  }
-}
-
-Result<Session::EncodedPicture>
-Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
-                FunctionRef<void(int64_t, int64_t, float*)> write_patches,
-                std::span<const Sha256Digest> keep, const std::atomic<bool>* cancel) {
-  ++clock_;
-  for (StoredPicture& picture : pictures_) {
-    if (picture.digest != digest)
-      continue;
-    picture.last_use = clock_;
-    EncodedPicture found = picture.rows;
-    found.from_cache = true;
-    return found;
-  }
-  if (!model_.pictures) {
-    return fail(ErrorCode::kUnsupported, "this model has no vision part", {},
-                "give its projector with --mmproj");
-  }
-  if (grid.patches() > plan_.shape.max_patches) {
-    return fail(ErrorCode::kTooLarge,
-                fmt::format("the picture has {} patches, {} were planned", grid.patches(),
-                            plan_.shape.max_patches),
-                {}, "lower --max-image-tokens");
-  }
-  PINHOLE_TRY(const int32_t first_row, make_room(grid.tokens(), keep));
-
-  fill_vision_inputs(grid);
-  for (const Input& input : model_.vision.inputs()) {
-    if (input.kind != InputKind::kPatches)
-      continue;
-    auto* patches = reinterpret_cast<float*>(
-        value_data(model_.vision, plan_.vision, arena_.data(), input.value));
-    const int64_t cols = model_.vision.value(input.value).cols;
-    backend_.threads().run([&](int thread_idx) {
-      const int64_t threads = backend_.threads().num_threads();
-      const int64_t begin = grid.patches() * thread_idx / threads;
-      const int64_t end = grid.patches() * (thread_idx + 1) / threads;
-      write_patches(begin, end, patches + begin * cols);
-    });
-  }
-  fit_experts();
-  RunContext context;
-  context.arena = arena_.data();
-  context.cancel = cancel;
-  context.stream = vision_stream_.get();
-  if (text_stream_ != nullptr)
-    text_stream_->rest();
-  const bool finished = backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context);
-  unmap_positions();
-  if (vision_stream_ != nullptr)
-    vision_stream_->rest();
-  if (!finished)
-    return cancelled();
-
-  for (const Graph::Output& output : model_.vision.outputs()) {
-    const int32_t slot = std::stoi(output.name.substr(output.name.find('.') + 1));
-    const auto* data = reinterpret_cast<const float*>(
-        value_data(model_.vision, plan_.vision, arena_.data(), output.value));
-    std::memcpy(features_view_.row(slot, first_row), data,
-                static_cast<size_t>(grid.tokens() * features_view_.size) * sizeof(float));
-  }
-  const EncodedPicture rows{first_row, static_cast<int32_t>(grid.tokens()), false};
-  pictures_.push_back({digest, rows, clock_});
-  return rows;
-}
-
-// --- text ---
-
 std::byte* Session::text_input(InputKind kind) const {
   for (const Input& input : model_.text.inputs()) {
     if (input.kind == kind) {
@@ -270,7 +102,8 @@ std::byte* Session::text_input(InputKind kind) const {
   return nullptr;
 }
 
-Status Session::check(std::span<const PromptToken> tokens) const {
+Status Session::check(const Part& part) const {
+  const std::span<const PromptToken> tokens = part.tokens;
   for (const PromptToken& token : tokens) {
     if (token.id < 0 || token.id >= model_.vocab_size) {
       return fail(
@@ -283,11 +116,12 @@ Status Session::check(std::span<const PromptToken> tokens) const {
                               plan_.shape.feature_tokens));
     }
   }
+  const std::vector<PromptToken>& past = history(part.sequence);
   if (sees_itself_whole(model_) && !tokens.empty() && tokens.front().is_picture() &&
-      !history_.empty() && history_.back().is_picture()) {
+      !past.empty() && past.back().is_picture()) {
     return fail(ErrorCode::kInvalidInput, "the tokens of one picture come in parts");
   }
-  const int64_t needed = length() + static_cast<int64_t>(tokens.size());
+  const auto needed = static_cast<int64_t>(past.size() + tokens.size());
   if (needed > plan_.shape.context_tokens) {
     return fail(ErrorCode::kTooLarge,
                 fmt::format("the context holds {} tokens, {} are needed",
@@ -305,31 +139,37 @@ size_t Session::cut_before(std::span<const PromptToken> tokens, size_t at) const
   return at;
 }
 
-Result<size_t> Session::next_chunk(std::span<const PromptToken> rest) const {
-  const auto chunk = static_cast<size_t>(plan_.shape.chunk_tokens);
-  if (rest.size() <= chunk)
+Result<size_t> Session::next_chunk(std::span<const PromptToken> rest, int64_t wanted,
+                                   int64_t most) const {
+  if (rest.size() <= static_cast<size_t>(wanted))
     return rest.size();
-  const size_t end = cut_before(rest, chunk);
+  size_t end = cut_before(rest, static_cast<size_t>(wanted));
   if (end > 0)
     return end;
+  while (end < rest.size() && rest[end].is_picture())
+    ++end;
+  if (end <= static_cast<size_t>(most))
+    return end;
   return fail(ErrorCode::kTooLarge,
-              fmt::format("a picture of more than {} tokens, which must be read at once", chunk),
-              {}, "raise --chunk");
+              fmt::format("a picture of more than {} tokens, which must be read at once", most), {},
+              "raise --chunk");
 }
 
 // Numbers of rows in the cache. A row sees what came before it and itself; in a windowed layer the
 // last ones of these; and of its own picture, where the model wants it, every token.
-void Session::fill_key_ranges(std::span<const PromptToken> tokens) const {
-  const auto past = static_cast<int32_t>(length());
+void Session::fill_key_ranges(const Part& part, int64_t first_row) const {
+  const std::span<const PromptToken> tokens = part.tokens;
+  const auto past = static_cast<int32_t>(length(part.sequence));
   const auto n = static_cast<int32_t>(tokens.size());
   const bool whole = sees_itself_whole(model_);
   for (const Input& input : model_.text.inputs()) {
     if (input.kind != InputKind::kKeyBegin && input.kind != InputKind::kKeyEnd)
       continue;
-    auto* out =
-        reinterpret_cast<int32_t*>(value_data(model_.text, plan_.text, arena_.data(), input.value));
+    auto* out = reinterpret_cast<int32_t*>(
+                    value_data(model_.text, plan_.text, arena_.data(), input.value)) +
+                first_row;
     const auto front =
-        static_cast<int32_t>(input.parameter == 0 ? 0 : cache_.first_sliding_token());
+        static_cast<int32_t>(input.parameter == 0 ? 0 : cache_.first_sliding_token(part.sequence));
     for (int32_t begin = 0; begin < n;) {
       int32_t end = begin + 1;
       if (whole && tokens[static_cast<size_t>(begin)].is_picture()) {
@@ -349,58 +189,92 @@ void Session::fill_key_ranges(std::span<const PromptToken> tokens) const {
   }
 }
 
-Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> tokens,
-                                                  int64_t outputs,
-                                                  const std::atomic<bool>* cancel) {
-  const auto n = static_cast<int64_t>(tokens.size());
-  const int64_t past = length();
+// Of all inputs that go by token.
+void Session::fill_text_inputs(const Part& part, int64_t first_row) const {
   const auto ints = [this](InputKind kind) { return reinterpret_cast<int32_t*>(text_input(kind)); };
-  int32_t* ids = ints(InputKind::kTokenIds);
-  int32_t* positions = ints(InputKind::kPositions);
-  int32_t* feature_rows = ints(InputKind::kFeatureRows);
-  int32_t* output_rows = ints(InputKind::kOutputRows);
-  for (int64_t i = 0; i < n; ++i) {
-    const PromptToken& token = tokens[static_cast<size_t>(i)];
+  int32_t* ids = ints(InputKind::kTokenIds) + first_row;
+  int32_t* positions = ints(InputKind::kPositions) + first_row * model_.position_axes;
+  int32_t* feature_rows = ints(InputKind::kFeatureRows) + first_row;
+  for (size_t i = 0; i < part.tokens.size(); ++i) {
+    const PromptToken& token = part.tokens[i];
     ids[i] = token.id;
-    for (int64_t axis = 0; axis < model_.position_axes; ++axis) {
-      positions[i * model_.position_axes + axis] = token.position[static_cast<size_t>(axis)];
-    }
+    for (int64_t axis = 0; axis < model_.position_axes; ++axis)
+      *positions++ = token.position[static_cast<size_t>(axis)];
     feature_rows[i] = token.feature_row;
   }
-  cache_.make_room(past, n);
-  fill_key_ranges(tokens);
-  for (int64_t i = 0; i < outputs; ++i)
-    output_rows[i] = static_cast<int32_t>(n - outputs + i);
+  fill_key_ranges(part, first_row);
+}
+
+Result<std::span<const float>> Session::run(std::span<const Part> parts,
+                                            const std::atomic<bool>* cancel) {
+  for (const Part& part : parts)
+    PINHOLE_CHECK(check(part));
+  auto* output_rows = reinterpret_cast<int32_t*>(text_input(InputKind::kOutputRows));
+  RowBinding rows;
+  sequence_rows_.clear();
+  for (const Part& part : parts) {
+    const auto n = static_cast<int64_t>(part.tokens.size());
+    assert(rows.items + n <= plan_.shape.chunk_tokens && part.outputs <= n);
+    assert(rows.outputs + part.outputs <= plan_.shape.output_rows);
+    cache_.make_room(part.sequence, length(part.sequence), n);
+    fill_text_inputs(part, rows.items);
+    sequence_rows_.push_back({part.sequence, rows.items, n, length(part.sequence)});
+    rows.items += n;
+    for (int64_t i = part.outputs; i > 0; --i)
+      output_rows[rows.outputs++] = static_cast<int32_t>(rows.items - i);
+  }
 
   fit_experts();
   RunContext context;
   context.arena = arena_.data();
   context.cache = &cache_;
-  context.past_tokens = past;
+  context.sequences = sequence_rows_;
   context.features = features_view_;
   context.cancel = cancel;
   context.stream = text_stream_.get();
   context.experts = experts_.get();
   context.unmapped_table = embedding_;
-  const bool finished = backend_.run(model_.text, plan_.text, {n, outputs}, context);
+  const bool finished = backend_.run(model_.text, plan_.text, rows, context);
   if (!finished) {
     if (text_stream_ != nullptr)
       text_stream_->rest();
-    return cancelled();
+    return fail(ErrorCode::kCancelled, "interrupted");
   }
-  history_.insert(history_.end(), tokens.begin(), tokens.end());
+  for (const Part& part : parts) {
+    std::vector<PromptToken>& past = history(part.sequence);
+    past.insert(past.end(), part.tokens.begin(), part.tokens.end());
+  }
   const auto* logits = reinterpret_cast<const float*>(
       value_data(model_.text, plan_.text, arena_.data(), model_.text.outputs().front().value));
-  return std::span<const float>(logits, static_cast<size_t>(outputs * model_.vocab_size));
+  return std::span<const float>(logits, static_cast<size_t>(rows.outputs * model_.vocab_size));
 }
 
-void Session::truncate(int64_t length) {
-  if (length >= this->length())
+void Session::truncate(int64_t length, int32_t sequence) {
+  if (length >= this->length(sequence))
     return;
-  const size_t whole = cut_before(history_, static_cast<size_t>(length));
-  history_.resize(static_cast<size_t>(cache_.usable(static_cast<int64_t>(whole))));
-  if (history_.empty())
-    cache_.clear();
+  std::vector<PromptToken>& past = history(sequence);
+  const size_t whole = cut_before(past, static_cast<size_t>(length));
+  past.resize(static_cast<size_t>(cache_.usable(sequence, static_cast<int64_t>(whole))));
+  if (past.empty())
+    cache_.clear(sequence);
+}
+
+int64_t Session::common_prefix(std::span<const PromptToken> prompt, int32_t sequence) const {
+  const std::vector<PromptToken>& past = history(sequence);
+  size_t common = 0;
+  while (common < past.size() && common + 1 < prompt.size() &&
+         past[common].same_as(prompt[common])) {
+    ++common;
+  }
+  common = cut_before(past, cut_before(prompt, common));
+  return cache_.usable(sequence, static_cast<int64_t>(common));
+}
+
+void Session::copy_prefix(int32_t from, int32_t to, int64_t length) {
+  assert(from != to && length <= this->length(from));
+  cache_.copy(from, to, length);
+  const auto begin = history(from).begin();
+  history(to).assign(begin, begin + length);
 }
 
 Result<std::span<const float>> Session::prefill(std::span<const PromptToken> prompt,
@@ -408,47 +282,42 @@ Result<std::span<const float>> Session::prefill(std::span<const PromptToken> pro
                                                 FunctionRef<void(int64_t, int64_t)> progress) {
   if (prompt.empty())
     return fail(ErrorCode::kInvalidInput, "the prompt is empty");
-  size_t common = 0;
-  while (common < history_.size() && common + 1 < prompt.size() &&
-         history_[common].same_as(prompt[common])) {
-    ++common;
-  }
-  common = cut_before(prompt, common);
-  truncate(static_cast<int64_t>(common));
-  common = history_.size();
+  truncate(common_prefix(prompt));
   if (reused != nullptr)
-    *reused = static_cast<int64_t>(common);
-  std::span<const PromptToken> rest = prompt.subspan(common);
-  PINHOLE_CHECK(check(rest));
+    *reused = length();
+  std::span<const PromptToken> rest = prompt.subspan(static_cast<size_t>(length()));
+  PINHOLE_CHECK(check({0, rest}));
   const auto total = static_cast<int64_t>(rest.size());
   while (true) {
     PINHOLE_TRY(const size_t n, next_chunk(rest));
     if (n == rest.size())
       break;
-    PINHOLE_CHECK(run_chunk(rest.first(n), 0, cancel));
+    const Part chunk{0, rest.first(n)};
+    PINHOLE_CHECK(run({&chunk, 1}, cancel));
     rest = rest.subspan(n);
     progress(total - static_cast<int64_t>(rest.size()), total);
   }
-  auto logits = run_chunk(rest, 1, cancel);
+  const Part last{0, rest, 1};
+  auto logits = run({&last, 1}, cancel);
   progress(total, total);
   return logits;
 }
 
 Result<std::span<const float>> Session::step(const PromptToken& token,
                                              const std::atomic<bool>* cancel) {
-  PINHOLE_CHECK(check({&token, 1}));
-  return run_chunk({&token, 1}, 1, cancel);
+  const Part part{0, {&token, 1}, 1};
+  return run({&part, 1}, cancel);
 }
 
 Status Session::prefill_all_logits(std::span<const PromptToken> prompt,
                                    FunctionRef<void(int64_t, std::span<const float>)> visit) {
   assert(plan_.shape.output_rows == plan_.shape.chunk_tokens);
-  PINHOLE_CHECK(check(prompt));
+  PINHOLE_CHECK(check({0, prompt}));
   int64_t row = length();
   while (!prompt.empty()) {
     PINHOLE_TRY(const size_t n, next_chunk(prompt));
-    PINHOLE_TRY(const std::span<const float> logits,
-                run_chunk(prompt.first(n), static_cast<int64_t>(n), nullptr));
+    const Part part{0, prompt.first(n), static_cast<int64_t>(n)};
+    PINHOLE_TRY(const std::span<const float> logits, run({&part, 1}, nullptr));
     const auto vocab = static_cast<size_t>(model_.vocab_size);
     for (size_t i = 0; i < n; ++i)
       visit(row++, logits.subspan(i * vocab, vocab));

@@ -1,4 +1,5 @@
-// One sequence on one model: encodes pictures, fills the cache in chunks, gives logits. All memory
+// One or more sequences on one model: encodes pictures, fills the caches in chunks, gives logits;
+// one run takes the next tokens of several sequences and reads the weights once for all. All memory
 // is reserved when it is created, as planned; afterwards nothing is allocated per token.
 #pragma once
 
@@ -79,17 +80,49 @@ class Session {
   std::optional<EncodedPicture> find_picture(const Sha256Digest& digest) const;
   // Runs the vision tower. `write_patches(row_begin, row_end, out)` fills rows of the patch input
   // and is called by several threads at once. The features stay until the store is needed for
-  // others; pictures named by `keep` are not dropped.
-  Result<EncodedPicture> encode(const Sha256Digest& digest, const PatchGrid& grid,
-                                FunctionRef<void(int64_t, int64_t, float*)> write_patches,
-                                std::span<const Sha256Digest> keep,
-                                const std::atomic<bool>* cancel = nullptr);
+  // others; pictures named by `keep` are not dropped. Where yields_in_encode(), `between` is called
+  // after every block of layers and may run() sequences.
+  Result<EncodedPicture> encode(
+      const Sha256Digest& digest, const PatchGrid& grid,
+      FunctionRef<void(int64_t, int64_t, float*)> write_patches, std::span<const Sha256Digest> keep,
+      const std::atomic<bool>* cancel = nullptr, FunctionRef<void()> between = [] {});
+  // Sessions of several sequences, unless weights are streamed: the vision part's memory is its
+  // own.
+  bool yields_in_encode() const {
+    return plan_.vision_offset_bytes > 0 && vision_stream_ == nullptr;
+  }
+  void forget_pictures(std::span<const Sha256Digest> keep); // all others
   // Features of a picture: slot, row relative to the store.
   std::span<const float> feature_row(int32_t slot, int64_t row) const {
     return {features_view_.row(slot, row), static_cast<size_t>(features_view_.size)};
   }
 
   // --- text ---
+  // What names no sequence is about the first.
+  int32_t num_sequences() const { return static_cast<int32_t>(histories_.size()); }
+
+  // The next tokens of a sequence; of the last `outputs` of them logits are wanted.
+  struct Part {
+    int32_t sequence = 0;
+    std::span<const PromptToken> tokens;
+    int64_t outputs = 0;
+  };
+  // Appends tokens to sequences, each named once, shape.chunk_tokens at most in all. Returns the
+  // logits [sum of outputs, vocab_size] in the order of the parts, valid until the next run. After
+  // an error no sequence has changed.
+  Result<std::span<const float>> run(std::span<const Part> parts,
+                                     const std::atomic<bool>* cancel = nullptr);
+  // The error that run() would give for a part.
+  Status check(const Part& part) const;
+  // How many of `rest` to run next: about `wanted`, never more than `most`, and no picture that
+  // sees itself whole is cut.
+  Result<size_t> next_chunk(std::span<const PromptToken> rest, int64_t wanted, int64_t most) const;
+  // How many tokens of `prompt`, all but its last one at most, a sequence holds ready.
+  int64_t common_prefix(std::span<const PromptToken> prompt, int32_t sequence = 0) const;
+  // The first tokens of one sequence, of a length that common_prefix() gave, take the place of
+  // another's.
+  void copy_prefix(int32_t from, int32_t to, int64_t length);
+
   // Makes the cache hold exactly `prompt`, reusing the longest common prefix, and returns the
   // logits [vocab_size] after its last token. `reused` tells how many tokens were already there.
   Result<std::span<const float>> prefill(
@@ -104,30 +137,39 @@ class Session {
   Status prefill_all_logits(std::span<const PromptToken> prompt,
                             FunctionRef<void(int64_t row, std::span<const float> logits)> visit);
 
-  int64_t length() const { return static_cast<int64_t>(history_.size()); }
+  int64_t length(int32_t sequence = 0) const {
+    return static_cast<int64_t>(history(sequence).size());
+  }
   // Forgets later tokens; of a picture whose tokens see each other, none stays unless all do,
   // and none at all when the windows of sliding layers have passed what the rest would see.
-  void truncate(int64_t length);
+  void truncate(int64_t length, int32_t sequence = 0);
 
  private:
   Session(const Model& model, MemoryPlan plan, const SessionOptions& options);
   void fit_experts(); // before every run: as many as memory is available for
-  void forget_pictures(std::span<const Sha256Digest> keep);
   void unmap_positions() const;
   Status stream_weights(std::span<const MappedFile* const> files);
 
-  // Runs the next `count` tokens; the last `outputs` rows give logits.
-  Result<std::span<const float>> run_chunk(std::span<const PromptToken> tokens, int64_t outputs,
-                                           const std::atomic<bool>* cancel);
-  Status check(std::span<const PromptToken> tokens) const;
-  // How many of `rest` the next chunk takes: no picture that sees itself whole is cut.
-  Result<size_t> next_chunk(std::span<const PromptToken> rest) const;
-  // Where tokens[at] would part such a picture, its first token; else `at`.
+  Result<size_t> next_chunk(std::span<const PromptToken> rest) const {
+    return next_chunk(rest, plan_.shape.chunk_tokens, plan_.shape.chunk_tokens);
+  }
+  // Where tokens[at] would part a picture that sees itself whole, its first token; else `at`.
   size_t cut_before(std::span<const PromptToken> tokens, size_t at) const;
-  void fill_key_ranges(std::span<const PromptToken> tokens) const;
+  void fill_key_ranges(const Part& part, int64_t first_row) const;
+  void fill_text_inputs(const Part& part, int64_t first_row) const;
   std::byte* text_input(InputKind kind) const;
+  std::byte* vision_arena() const { return arena_.data() + plan_.vision_offset_bytes; }
   void fill_vision_inputs(const PatchGrid& grid);
+  // False: cancelled.
+  bool run_vision(const PatchGrid& grid, const std::atomic<bool>* cancel,
+                  FunctionRef<void()> between);
   Result<int32_t> make_room(int64_t tokens, std::span<const Sha256Digest> keep);
+  const std::vector<PromptToken>& history(int32_t sequence) const {
+    return histories_[static_cast<size_t>(sequence)];
+  }
+  std::vector<PromptToken>& history(int32_t sequence) {
+    return histories_[static_cast<size_t>(sequence)];
+  }
 
   const Model& model_;
   MemoryPlan plan_;
@@ -143,8 +185,9 @@ class Session {
   AnonymousMemory features_;
   FeatureRows features_view_;
   KvCache cache_;
-  std::vector<PromptToken> history_;
-  Windows windows_; // of the picture that is encoded
+  std::vector<std::vector<PromptToken>> histories_; // by sequence
+  std::vector<SequenceRows> sequence_rows_;         // of the run
+  Windows windows_;                                 // of the picture that is encoded
   MemoryWatch watch_;
 
   struct StoredPicture {

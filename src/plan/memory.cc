@@ -17,6 +17,8 @@ constexpr int64_t kProgramBytes = 3 << 18;
 constexpr int64_t kBytesPerVocabularyEntry = 80;
 // Code and libraries, mapped: measured 11.9 to 14 MiB, by what of them a model and a picture need.
 constexpr int64_t kProgramFileBytes = 25 << 19;
+// Choosing a token: logits, their order, what was seen. The first conversation's are in the above.
+constexpr int64_t kSamplerBytesPerToken = 13;
 constexpr int64_t kMaxCacheBytes = int64_t{1} << 50; // nothing real is near it
 
 // A graph whose matrices are all F32 is computed in F32: who keeps such a file wants the precision.
@@ -124,7 +126,8 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
   plan.shape = shape;
   if (shape.max_patches > 0 && model.pictures && model.pictures->sees_itself_whole) {
     const int64_t unit = model.pictures->merge_size * model.pictures->merge_size;
-    plan.shape.chunk_tokens = std::max(shape.chunk_tokens, shape.max_patches / unit);
+    plan.shape.chunk_tokens =
+        std::max(shape.chunk_tokens, shape.max_patches / unit + shape.parallel - 1);
   }
   // A step takes a token of every conversation.
   plan.shape.chunk_tokens =
@@ -137,7 +140,10 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
   if (shape.max_patches > 0 && model.pictures) {
     plan.vision = lay_out(model.vision, {shape.max_patches, 0}, shape.max_patches,
                           choice_for(model.vision, kernels));
-    plan.arena_bytes = std::max(plan.arena_bytes, plan.vision.arena_bytes);
+    if (shape.parallel > 1)
+      plan.vision_offset_bytes = round_up(plan.text.arena_bytes, kAlignment);
+    plan.arena_bytes =
+        std::max(plan.arena_bytes, plan.vision_offset_bytes + plan.vision.arena_bytes);
     plan.features_bytes =
         shape.feature_tokens * model.pictures->feature_slots * model.pictures->feature_size * 4;
     plan.picture_io_bytes = shape.picture_io_bytes;
@@ -151,9 +157,10 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
                 {}, "lower --ctx");
   }
   plan.kv_cache_bytes = shape.parallel * kv_cache_bytes(model.cache, kernels.kv_type, plan.shape);
-  plan.fixed_bytes =
-      kProgramBytes + (model.vocabulary_bytes > 0 ? model.vocabulary_bytes
-                                                  : model.vocab_size * kBytesPerVocabularyEntry);
+  plan.fixed_bytes = kProgramBytes +
+                     (model.vocabulary_bytes > 0 ? model.vocabulary_bytes
+                                                 : model.vocab_size * kBytesPerVocabularyEntry) +
+                     (shape.parallel - 1) * model.vocab_size * kSamplerBytesPerToken;
   plan.looked_up_bytes = looked_up_bytes(model);
   plan.mapped_bytes = static_cast<int64_t>(model.weight_bytes) - plan.looked_up_bytes -
                       (shape.max_patches > 0 ? 0 : vision_bytes(model));

@@ -16,7 +16,7 @@ struct RunShape {
   int64_t context_tokens = 4096; // rows of the KV cache, of each conversation
   int64_t parallel = 1;          // conversations that have a cache at the same time
   // Tokens that one prefill step takes at most; where a picture must be read at once, a plan has at
-  // least its tokens.
+  // least its tokens and one of every other conversation.
   int64_t chunk_tokens = 512;
   int64_t output_rows = 1;      // rows of a chunk whose logits are wanted, at most
   int64_t max_patches = 0;      // of the largest picture; 0: no pictures
@@ -33,7 +33,10 @@ struct MemoryPlan {
   RunShape shape;
   Layout text;
   Layout vision;
-  int64_t arena_bytes = 0; // text and vision graphs take turns in it
+  // One conversation's text and vision graphs take turns in it; with several, the vision graph has
+  // its part from vision_offset_bytes on, so that others go on while a picture is encoded.
+  int64_t arena_bytes = 0;
+  int64_t vision_offset_bytes = 0;
   int64_t kv_cache_bytes = 0;
   int64_t features_bytes = 0; // picture embeddings, all slots
   int64_t picture_io_bytes = 0;

@@ -56,9 +56,8 @@ TEST(Logprobs, AreTheReferencesBeforeAnySampling) {
         take(open_picture(testing::read_file(path), path, *bundled().model.pictures, {})));
     Answerer::Limits limits;
     limits.context_tokens = 512;
-    const auto answerer =
-        take(Answerer::create(bundled(), limits, pictures,
-                              {take(kernels::select()), true, 1, kernels::KvType::kF32}));
+    const auto answerer = take(Answerer::create(
+        bundled(), limits, pictures, {take(kernels::select()), true, 1, kernels::KvType::kF32}));
     AnswerOptions options;
     options.top_logprobs = 5;
     options.max_new_tokens = 6;
@@ -79,8 +78,8 @@ TEST(Logprobs, AreTheReferencesBeforeAnySampling) {
     };
     const auto on_progress = [](std::string_view, int64_t, int64_t) {};
     const std::vector<ChatTurn> turns{{"user", sample["question"].get<std::string>(), {0}}};
-    const Answer answer = take(
-        answerer->answer(turns, pictures, options, {}, {on_text, on_progress, on_token}));
+    const Answer answer =
+        take(answerer->answer(turns, pictures, options, {}, {on_text, on_progress, on_token}));
     EXPECT_FALSE(text_before_token);
     ASSERT_EQ(answer.logprobs.size(), answer.ids.size());
     ASSERT_EQ(seen.size(), answer.ids.size());

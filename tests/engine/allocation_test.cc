@@ -183,6 +183,30 @@ TEST_P(Allocations, NoneForAToken) {
   }
 }
 
+// Tokens of three sequences at once, one of them a prompt that is copied and read in parts.
+TEST_P(Allocations, NoneForABatch) {
+  const Model& model = described_->model;
+  RunShape shape = shape_of(128, 16);
+  shape.parallel = 3;
+  const auto session =
+      take(Session::create(model, {shape, kernel_choice(false, 2, kernels::KvType::kF16)}));
+  const auto prompt = random_prompt(model, 100, 4);
+  const Counts counts;
+  bool all_ran = true;
+  for (size_t i = 0; i < 90; i += 9) {
+    const Session::Part parts[] = {{0, std::span(prompt).subspan(i / 9, 1), 1},
+                                   {2, std::span(prompt).subspan(i, 9), 1},
+                                   {1, std::span(prompt).subspan(i / 9, 2), 0}};
+    all_ran = all_ran && session->run(parts).has_value();
+  }
+  session->copy_prefix(2, 0, session->common_prefix(prompt, 2));
+  EXPECT_EQ(counts.allocations(), 0);
+  EXPECT_EQ(counts.mappings(), 0);
+  EXPECT_TRUE(all_ran);
+  EXPECT_EQ(session->length(0), 90);
+  EXPECT_EQ(session->length(1), 20);
+}
+
 // The largest picture of the plan, then others in its place, and a context that is filled to the
 // end: at once, and with the last tokens one by one. With all weights in memory, with as few as
 // possible, and while others need memory.
