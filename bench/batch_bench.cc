@@ -19,7 +19,9 @@ namespace {
 struct Measured {
   int64_t count = 0;
   std::vector<double> tokens_per_second; // by round
-  double best() const { return *std::max_element(tokens_per_second.begin(), tokens_per_second.end()); }
+  double best() const {
+    return *std::max_element(tokens_per_second.begin(), tokens_per_second.end());
+  }
 };
 
 // What `count` answers of `tokens` tokens reach together, prompts not counted.
@@ -57,8 +59,9 @@ Status measure(const std::string& path, int64_t tokens, int64_t rounds, int thre
   AnswerService::Options options;
   options.limits.context_tokens = 128 + tokens;
   options.parallel = 8;
-  PINHOLE_TRY(const auto service,
-              AnswerService::create(*loaded, options, {table, false, threads, kernels::KvType::kF16}));
+  PINHOLE_TRY(
+      const auto service,
+      AnswerService::create(*loaded, options, {table, false, threads, kernels::KvType::kF16}));
   std::printf("%s, %s, %d threads, %ld tokens each\n", loaded->model.name.c_str(), table->isa,
               threads, static_cast<long>(tokens));
   std::vector<Measured> all{{1, {}}, {2, {}}, {4, {}}, {8, {}}};

@@ -27,12 +27,10 @@ Result<std::unique_ptr<AnswerService>> AnswerService::create(const LoadedModel& 
                             "1, 0 and 1 are needed",
                             options.parallel, options.max_queue, options.mixed_chunk_tokens));
   }
-  PINHOLE_TRY(auto session,
-              Session::create(loaded.model, options.limits.session_options(loaded, options.pictures,
-                                                                           kernels,
-                                                                           options.parallel)));
-  return std::unique_ptr<AnswerService>(
-      new AnswerService(loaded, options, std::move(session)));
+  PINHOLE_TRY(auto session, Session::create(loaded.model, options.limits.session_options(
+                                                              loaded, options.pictures, kernels,
+                                                              options.parallel)));
+  return std::unique_ptr<AnswerService>(new AnswerService(loaded, options, std::move(session)));
 }
 
 AnswerService::AnswerService(const LoadedModel& loaded, const Options& options,
@@ -109,15 +107,15 @@ Status AnswerService::check_size(const Request& request) const {
   // The last token of an answer needs no place: nothing comes after it.
   const int64_t wanted = request.options.max_new_tokens;
   const int64_t answer_places = wanted < 0 ? 0 : std::max<int64_t>(wanted - 1, 0);
-  if (answer_places > shape.context_tokens || prompt_tokens + answer_places > shape.context_tokens) {
-    return fail(
-        ErrorCode::kTooLarge,
-        fmt::format("the prompt has {} tokens ({} of them pictures){}, the context of a "
-                    "conversation holds {}",
-                    prompt_tokens, prompt.picture_tokens,
-                    wanted < 0 ? "" : fmt::format(" and the answer may have {}", wanted),
-                    shape.context_tokens),
-        {}, "shorten the prompt, ask for fewer tokens, or serve with a larger --ctx");
+  if (answer_places > shape.context_tokens ||
+      prompt_tokens + answer_places > shape.context_tokens) {
+    return fail(ErrorCode::kTooLarge,
+                fmt::format("the prompt has {} tokens ({} of them pictures){}, the context of a "
+                            "conversation holds {}",
+                            prompt_tokens, prompt.picture_tokens,
+                            wanted < 0 ? "" : fmt::format(" and the answer may have {}", wanted),
+                            shape.context_tokens),
+                {}, "shorten the prompt, ask for fewer tokens, or serve with a larger --ctx");
   }
   int64_t tokens = 0;
   std::vector<size_t> seen;
@@ -161,8 +159,8 @@ Result<Answer> AnswerService::submit(Request& request) {
   if (waiting >= options_.parallel + options_.max_queue) {
     ++counters_.failures;
     return fail(ErrorCode::kBusy,
-                fmt::format("the queue is full: {} requests run, {} wait, {} may", counters_.running,
-                            queue_.size(), options_.max_queue),
+                fmt::format("the queue is full: {} requests run, {} wait, {} may",
+                            counters_.running, queue_.size(), options_.max_queue),
                 {}, "ask again later");
   }
   ++callers_inside_;

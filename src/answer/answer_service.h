@@ -23,16 +23,15 @@ namespace pinhole {
 class AnswerService {
  public:
   struct Options {
-    Answerer::Limits limits;       // the context is that of each conversation
-    std::vector<Picture> pictures; // of the largest size that is accepted (plan_picture())
-    int64_t parallel = 4;          // answers at the same time
-    int64_t max_queue = 64;        // requests that wait beside them
+    Answerer::Limits limits;         // the context is that of each conversation
+    std::vector<Picture> pictures;   // of the largest size that is accepted (plan_picture())
+    int64_t parallel = 4;            // answers at the same time
+    int64_t max_queue = 64;          // requests that wait beside them
     int64_t mixed_chunk_tokens = 64; // of prompts, in a run that others' tokens are waiting for
   };
   // `loaded` must outlive the service.
-  static Result<std::unique_ptr<AnswerService>> create(const LoadedModel& loaded,
-                                                       const Options& options,
-                                                       const KernelChoice& kernels);
+  static Result<std::unique_ptr<AnswerService>>
+  create(const LoadedModel& loaded, const Options& options, const KernelChoice& kernels);
   ~AnswerService(); // stop()
 
   // From many threads at once; blocks until the answer is complete. Pictures are decoded on the
@@ -115,14 +114,14 @@ class AnswerService {
   // The service's thread only.
   std::vector<Request*> active_; // in order of arrival
   const Request* encoding_ = nullptr;
-  double between_seconds_ = 0; // of the encode that runs: what others took
+  double between_seconds_ = 0;     // of the encode that runs: what others took
   std::vector<uint64_t> last_use_; // by sequence
   uint64_t clock_ = 0;
   std::optional<TokenPieces> pieces_; // made for the first answer with a grammar
-  std::vector<Session::Part> parts_; // of the run: tokens of answers, then prompts
-  std::vector<Request*> in_run_;     // whose they are
+  std::vector<Session::Part> parts_;  // of the run: tokens of answers, then prompts
+  std::vector<Request*> in_run_;      // whose they are
 
-  mutable std::mutex mutex_; // of what follows, and of requests' hand-over
+  mutable std::mutex mutex_;        // of what follows, and of requests' hand-over
   std::condition_variable wake_;    // the service's thread: there is something to do
   std::condition_variable callers_; // a request got on
   std::deque<Request*> queue_;

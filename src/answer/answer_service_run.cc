@@ -108,8 +108,7 @@ bool AnswerService::place_picture(Request& request, Picture& picture) {
     if (image_turn_ == &request && !request.image)
       return false; // it is being decoded
     if (!request.image) {
-      const auto found =
-          picture.digest ? session_->find_picture(*picture.digest) : std::nullopt;
+      const auto found = picture.digest ? session_->find_picture(*picture.digest) : std::nullopt;
       if (found) {
         request.placed.push_back({found->first_row, *picture.digest});
         return true;
@@ -292,7 +291,7 @@ bool AnswerService::run_batch() {
   // others.
   const std::atomic<bool>* cancel =
       in_run_.size() > answers ? &in_run_[answers]->cancelled
-                              : (in_run_.size() == 1 ? &in_run_.front()->cancelled : nullptr);
+                               : (in_run_.size() == 1 ? &in_run_.front()->cancelled : nullptr);
   const double start = now_ms();
   const auto logits = session_->run(parts_, cancel);
   if (!logits) {
@@ -308,8 +307,8 @@ bool AnswerService::run_batch() {
   for (size_t i = 0; i < in_run_.size(); ++i) {
     Request& request = *in_run_[i];
     if (i >= answers) {
-      const int64_t left = static_cast<int64_t>(
-          request.rest_of_prompt(session_->length(request.sequence)).size());
+      const int64_t left =
+          static_cast<int64_t>(request.rest_of_prompt(session_->length(request.sequence)).size());
       request.events.on_progress("reading prompt", request.to_read - left, request.to_read);
     }
     if (parts_[i].outputs == 0)
@@ -324,8 +323,7 @@ void AnswerService::take_logits(Request& request, std::span<const float> logits)
     request.answer.timings.prefill = now_ms() - request.prefill_start_ms;
     request.stage = Request::Stage::kAnswer;
   }
-  const bool has_room =
-      session_->length(request.sequence) < session_->plan().shape.context_tokens;
+  const bool has_room = session_->length(request.sequence) < session_->plan().shape.context_tokens;
   const int64_t before = request.answer.generated_tokens;
   auto next = request.generation->advance(logits, has_room, request.answer);
   {

@@ -61,8 +61,8 @@ bool Generation::take(TokenId id, std::span<const float> logits, bool has_room, 
   return !has_room;
 }
 
-Result<std::optional<PromptToken>> Generation::advance(std::span<const float> logits,
-                                                       bool has_room, Answer& answer) {
+Result<std::optional<PromptToken>> Generation::advance(std::span<const float> logits, bool has_room,
+                                                       Answer& answer) {
   bool ends = options_.max_new_tokens == 0;
   if (ends) {
     answer.finish = FinishReason::kLength;

@@ -75,9 +75,7 @@ struct Caller {
   std::function<void()> on_text = [] {};
   std::function<void(std::string_view)> on_stage = [](std::string_view) {};
 
-  Caller() {
-    options.max_new_tokens = 60;
-  }
+  Caller() { options.max_new_tokens = 60; }
   template <class Ask> Result<Answer> with_events(Ask ask) {
     const auto text = [this](std::string_view piece) {
       streamed += piece;
@@ -283,8 +281,7 @@ TEST(AnswerService, WhatDoesNotFitIsRefusedWithBothCounts) {
     return result.error().text();
   };
   Caller caller;
-  const auto tokens =
-      static_cast<int64_t>(take(count_prompt(bundled(), kLong, {})).size());
+  const auto tokens = static_cast<int64_t>(take(count_prompt(bundled(), kLong, {})).size());
   // The answer's last token needs no place.
   caller.options.max_new_tokens = kContext - tokens + 2;
   EXPECT_THAT(refused(caller.ask(*service, kLong)),
@@ -329,9 +326,8 @@ TEST(AnswerService, TextIsCompletedAsItIs) {
   const Answer chat = take(caller.ask(*service, kLong));
   Caller raw;
   const std::string prompt = take(render_chat(bundled(), kLong));
-  const Answer completed = take(raw.with_events([&](const AnswerEvents& events) {
-    return service->complete(prompt, raw.options, events);
-  }));
+  const Answer completed = take(raw.with_events(
+      [&](const AnswerEvents& events) { return service->complete(prompt, raw.options, events); }));
   EXPECT_EQ(completed.ids, chat.ids);
   EXPECT_EQ(completed.prompt_tokens, chat.prompt_tokens);
   EXPECT_EQ(completed.reused_tokens, chat.prompt_tokens - 1);
@@ -353,9 +349,8 @@ TEST(AnswerService, PrefixesWithPicturesAreReused) {
   Caller next;
   next.options.max_new_tokens = 20;
   next.on_text = [&] { door.pass(); };
-  auto running = std::async(std::launch::async, [&] {
-    return next.ask(*service, turns, pictures);
-  });
+  auto running =
+      std::async(std::launch::async, [&] { return next.ask(*service, turns, pictures); });
   door.wait_until_reached();
   Caller beside;
   auto copied = std::async(std::launch::async, [&] { return beside.ask_sample(*service, 0); });
@@ -455,8 +450,9 @@ TEST(AnswerService, StoppingEndsWhatRunsAndWhatWaits) {
     callers.back()->options.ignore_eos = true;
     callers.back()->options.max_new_tokens = -1;
     callers.back()->on_text = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
-    all.push_back(std::async(std::launch::async,
-                             [&, i] { return callers[static_cast<size_t>(i)]->ask(*service, kLong); }));
+    all.push_back(std::async(std::launch::async, [&, i] {
+      return callers[static_cast<size_t>(i)]->ask(*service, kLong);
+    }));
   }
   ASSERT_TRUE(soon([&] { return service->counters().queued == 2; }));
   service->stop();

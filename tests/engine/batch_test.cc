@@ -79,8 +79,8 @@ class Batches : public ::testing::TestWithParam<const char*> {
     if (sequence != 1)
       out = picture_prompt(model(), *picture_, encode(s, *picture_), seed);
     for (const PromptToken& token : random_prompt(model(), length, seed + 10)) {
-      out.push_back(text_token(
-          token.id, 100 + static_cast<size_t>(token.position[0]) + (sequence == 1 ? 7 : 0)));
+      out.push_back(text_token(token.id, 100 + static_cast<size_t>(token.position[0]) +
+                                             (sequence == 1 ? 7 : 0)));
     }
     return out;
   }
@@ -91,10 +91,28 @@ class Batches : public ::testing::TestWithParam<const char*> {
     for (int64_t s = 0; s < kSequences; ++s) {
       one->truncate(0);
       out.emplace_back();
-      take(one->prefill_all_logits(tokens(*one, s, length),
-                                   [&](int64_t, std::span<const float> logits) {
-                                     out.back().push_back(copy_of(logits));
-                                   }));
+      take(one->prefill_all_logits(
+          tokens(*one, s, length),
+          [&](int64_t, std::span<const float> logits) { out.back().push_back(copy_of(logits)); }));
+    }
+    return out;
+  }
+  // The same token by token, as answers grow; nothing for rows inside a picture that is read at
+  // once.
+  std::vector<Rows> stepped(const KernelChoice& kernels, size_t length) const {
+    const auto one = session(1, static_cast<int64_t>(length) + 64, 24, kernels);
+    std::vector<Rows> out;
+    for (int64_t s = 0; s < kSequences; ++s) {
+      one->truncate(0);
+      const auto all = tokens(*one, s, length);
+      out.emplace_back(all.size());
+      for (auto rest = std::span(all); !rest.empty();) {
+        const size_t n = take(one->next_chunk(rest, 1, one->plan().shape.chunk_tokens));
+        const Session::Part part{0, rest.first(n), 1};
+        out.back()[static_cast<size_t>(one->length()) + n - 1] =
+            copy_of(take(one->run({&part, 1})));
+        rest = rest.subspan(n);
+      }
     }
     return out;
   }
@@ -183,7 +201,7 @@ TEST_P(Batches, NormalLogitsAreAsCloseToExactOnesAsAlone) {
   for (const std::string_view isa : kernels::available()) {
     SCOPED_TRACE(std::string(isa));
     const std::vector<Rows> exact = alone(choice(isa, true), 30);
-    const std::vector<Rows> normal = alone(choice(isa, false), 30);
+    const std::vector<Rows> normal = stepped(choice(isa, false), 30);
     double alone_error = 0;
     double batch_error = 0;
     double count = 0;
@@ -197,14 +215,16 @@ TEST_P(Batches, NormalLogitsAreAsCloseToExactOnesAsAlone) {
     for (uint32_t seed = 1; seed <= 3; ++seed) {
       interleave(*batch, 30, seed, 9, [&](int32_t s, size_t row, std::span<const float> logits) {
         const auto at = static_cast<size_t>(s);
+        if (normal[at][row].empty())
+          return;
         add_squares(alone_error, normal[at][row], exact[at][row]);
         add_squares(batch_error, logits, exact[at][row]);
         count += static_cast<double>(logits.size());
         ++ids;
         const float difference = std::max(max_difference(normal[at][row], exact[at][row]),
                                           max_difference(logits, exact[at][row]));
-        other_ids += best_of(logits) != best_of(exact[at][row]) &&
-                     lead(exact[at][row]) > 2 * difference;
+        other_ids +=
+            best_of(logits) != best_of(exact[at][row]) && lead(exact[at][row]) > 2 * difference;
       });
     }
     EXPECT_LE(std::sqrt(batch_error / count),
@@ -224,8 +244,8 @@ TEST_P(Batches, OneSequenceOfManyIsBitIdenticalToASessionOfOne) {
   const auto begin = std::span(prompt).first(50);
   take(one->prefill(begin));
   for (auto rest = begin; !rest.empty();) {
-    const size_t n =
-        take(many->next_chunk(rest, one->plan().shape.chunk_tokens, one->plan().shape.chunk_tokens));
+    const size_t n = take(
+        many->next_chunk(rest, one->plan().shape.chunk_tokens, one->plan().shape.chunk_tokens));
     const Session::Part part{2, rest.first(n), 0};
     take(many->run({&part, 1}));
     rest = rest.subspan(n);
@@ -267,7 +287,8 @@ TEST_P(Batches, CancelledRunsChangeNoSequence) {
   const Session::Part begin{0, std::span(a).first(at), 0};
   take(batch->run({&begin, 1}));
   const std::atomic<bool> cancel{true};
-  const Session::Part parts[] = {{0, std::span(a).subspan(at, 1), 1}, {1, std::span(b).first(5), 1}};
+  const Session::Part parts[] = {{0, std::span(a).subspan(at, 1), 1},
+                                 {1, std::span(b).first(5), 1}};
   const size_t next = a[at].is_picture() ? 0 : 1;
   const auto refused = batch->run(std::span(parts).subspan(1 - next), &cancel);
   ASSERT_FALSE(refused);
@@ -358,8 +379,8 @@ TEST(SlidingBatches, EachSequenceHasAWindowOfItsOwn) {
     any = false;
     std::vector<Session::Part> parts;
     for (int32_t s = 0; s < 3; ++s) {
-      const auto rest = std::span(all[static_cast<size_t>(s)])
-                            .subspan(static_cast<size_t>(batch->length(s)));
+      const auto rest =
+          std::span(all[static_cast<size_t>(s)]).subspan(static_cast<size_t>(batch->length(s)));
       if (rest.empty())
         continue;
       parts.push_back({s, rest.first(std::min<size_t>(rest.size(), 1 + random() % 13)), 1});
