@@ -177,8 +177,7 @@ bool AnswerService::place_picture(Request& request, Picture& picture) {
 // --- prompts and answers ---
 
 // Where the prompt goes: the free sequence that holds most of it, or a copy of that part in the one
-// whose use is longest ago. A conversation of which little would be left is not overwritten while
-// there is another place.
+// whose use is longest ago, whichever forgets less.
 int32_t AnswerService::choose_sequence(const Prompt& prompt) {
   std::vector<bool> is_free(last_use_.size(), true);
   for (const Request* request : active_) {
@@ -199,7 +198,8 @@ int32_t AnswerService::choose_sequence(const Prompt& prompt) {
       target = s;
   }
   assert(target >= 0);
-  if (is_free[static_cast<size_t>(source)] && 2 * most >= session_->length(source) && most > 0)
+  if (is_free[static_cast<size_t>(source)] && most > 0 &&
+      session_->length(source) - most <= session_->length(target))
     return source;
   if (source != target && most > 0)
     session_->copy_prefix(source, target, most);

@@ -22,7 +22,8 @@ bool CpuBackend::run(const Graph& graph, const Layout& layout, const RowBinding&
                      const RunContext& context) {
   assert(layout.kernels.num_threads == pool_.num_threads());
   const bool choose = pool_.num_threads() > 1 && rows.items <= kFewRows &&
-                      context.stream == nullptr && context.experts == nullptr;
+                      context.stream == nullptr && context.experts == nullptr &&
+                      context.first_op == 0 && context.end_op >= graph.ops().size();
   if (choose && (chosen_graph_ != &graph || chosen_rows_ != rows.items)) {
     choice_ = TeamChoice();
     chosen_graph_ = &graph;

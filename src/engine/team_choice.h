@@ -24,10 +24,10 @@ class TeamChoice {
   bool in_trial_ = false;
   double seconds_ = 0; // of the runs since the trial began, or ended
   int num_runs_ = 0;
-  int num_slow_ = 0;         // of them, the last ones
-  double kept_seconds_ = 0;  // a run where the last trial left it; 0: there was none yet
-  double stay_seconds_ = 0;  // until the next trial
-  int num_in_vain_ = 0;      // trials in a row that changed nothing
+  int num_slow_ = 0;        // of them, the last ones
+  double kept_seconds_ = 0; // a run where the last trial left it; 0: there was none yet
+  double stay_seconds_ = 0; // until the next trial
+  int num_in_vain_ = 0;     // trials in a row that changed nothing
 };
 
 } // namespace pinhole

@@ -98,7 +98,9 @@ int64_t first_question_bytes(const Model& model, const MemoryPlan& plan, int64_t
                         plan.text.max_rows.outputs};
   const int64_t prefill_bytes =
       lay_out(model.text, rows, plan.shape.context_tokens, plan.text.kernels).arena_bytes;
-  const int64_t arena_bytes = std::max(plan.vision.arena_bytes, prefill_bytes);
+  const int64_t arena_bytes = plan.vision_offset_bytes > 0
+                                  ? plan.vision.arena_bytes + prefill_bytes
+                                  : std::max(plan.vision.arena_bytes, prefill_bytes);
   return plan.fixed_bytes + plan.features_bytes +
          std::max(plan.vision.arena_bytes + plan.picture_io_bytes,
                   arena_bytes + plan.kv_cache_bytes);
