@@ -1,7 +1,7 @@
 // Pictures of models that bound their sides, or cut them into squares: sizes as transformers' image
 // processors choose them, bounds in tokens, and where the pixels of a piece come from.
-#include "answer/picture.h"
-
+#include "answer/answerer.h"
+#include "kernels/select.h"
 #include "support/golden.h"
 
 #include <gmock/gmock.h>
@@ -185,6 +185,39 @@ TEST(CutPictures, PiecesAreSquaresOfThePictureRowByRow) {
   EXPECT_GE(picture.io_bytes(),
             picture.file_bytes +
                 static_cast<int64_t>(original.rgb.size() + canvas.rgb.size() + stacked.rgb.size()));
+}
+
+// Features of all pieces are kept, and a picture beside it does not take their place.
+TEST(CutPictures, ASecondQuestionEncodesNoPieceAgain) {
+  REQUIRE_GOLDEN();
+  const std::string folder = testing::golden("internvl/qwen2");
+  const auto loaded = take(load_model(folder));
+  std::vector<Picture> pictures;
+  for (const char* name : {"/images/wide.png", "/images/square.png"}) {
+    pictures.push_back(
+        take(open_picture(testing::read_file(folder + name), name, *loaded->model.pictures, {})));
+  }
+  ASSERT_EQ(pictures[0].pieces, 3);
+  ASSERT_EQ(pictures[1].pieces, 1);
+  Answerer::Limits limits;
+  limits.context_tokens = 200;
+  const KernelChoice kernels{take(kernels::select()), true, 1, kernels::KvType::kF32};
+  const auto answerer = take(Answerer::create(*loaded, limits, pictures, kernels));
+  AnswerOptions options;
+  options.max_new_tokens = 6;
+  options.ignore_eos = true;
+  const auto ask = [&](Answerer& with, const char* question) {
+    const std::vector<ChatTurn> turns{{"user", question, {0, 1}}};
+    const auto on_text = [](std::string_view) {};
+    const auto on_progress = [](std::string_view, int64_t, int64_t) {};
+    return take(with.answer(turns, pictures, options, {}, {on_text, on_progress}));
+  };
+  EXPECT_EQ(ask(*answerer, "What is it?").encoded_pictures, 2);
+  const Answer again = ask(*answerer, "How many?");
+  EXPECT_EQ(again.encoded_pictures, 0);
+  EXPECT_EQ(again.picture_tokens, 4 * 9);
+  const auto fresh = take(Answerer::create(*loaded, limits, pictures, kernels));
+  EXPECT_EQ(again.ids, ask(*fresh, "How many?").ids);
 }
 
 } // namespace
