@@ -127,7 +127,8 @@ Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatT
 }
 
 Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view text,
-                                           std::span<const int64_t> picture_tokens) {
+                                           std::span<const int64_t> picture_tokens,
+                                           std::span<const int64_t> row_tokens) {
   const std::string expanded = expand_picture_marks(loaded, text);
   std::string_view rendered = expanded;
   std::vector<TokenId> ids;
@@ -149,7 +150,14 @@ Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::strin
                     fmt::format("the prompt has more image tokens than the {} pictures",
                                 picture_tokens.size()));
       }
-      ids.insert(ids.end(), static_cast<size_t>(picture_tokens[picture++]), id);
+      const int64_t count = picture_tokens[picture];
+      const bool in_rows = loaded.row_break_id >= 0 && picture < row_tokens.size();
+      for (int64_t i = 0; i < count; ++i) {
+        if (in_rows && i > 0 && i % row_tokens[picture] == 0)
+          ids.push_back(loaded.row_break_id);
+        ids.push_back(id);
+      }
+      ++picture;
     }
     rendered.remove_prefix(std::min(rendered.size(), end + kSplitMark.size()));
     first = false;
@@ -182,6 +190,12 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
     const int64_t height = grid.height / grid.merge;
     const int64_t width = grid.width / grid.merge;
     for (int64_t t = 0; t < height * width; ++t, ++i) {
+      if (loaded.row_break_id >= 0 && t > 0 && t % width == 0 && i < ids.size() &&
+          ids[i] == loaded.row_break_id) {
+        prompt.tokens.push_back({ids[i], {position, position, position}});
+        ++position;
+        ++i;
+      }
       if (i >= ids.size() || ids[i] != loaded.image_token_id) {
         return fail(ErrorCode::kInvalidInput,
                     fmt::format("picture {} needs {} image tokens, the prompt has {}", picture,
@@ -193,14 +207,13 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
         token.position[1] = position + static_cast<int32_t>(t / width);
         token.position[2] = position + static_cast<int32_t>(t % width);
       } else {
-        for (int32_t& axis : token.position)
-          axis += static_cast<int32_t>(t);
+        ++position;
       }
       prompt.tokens.push_back(token);
       ++prompt.picture_tokens;
     }
-    position += static_cast<int32_t>(loaded.model.position_axes == 3 ? std::max(height, width)
-                                                                     : height * width);
+    if (loaded.model.position_axes == 3)
+      position += static_cast<int32_t>(std::max(height, width));
   }
   if (picture != grids.size()) {
     return fail(

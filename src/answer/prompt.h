@@ -31,12 +31,14 @@ struct Prompt {
 Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns);
 
 // Token ids of rendered text; each picture's mark, or image token, becomes as many image
-// tokens as its picture costs.
+// tokens as its picture has features. Models with a token between rows read how long these are from
+// `row_tokens`.
 Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view text,
-                                           std::span<const int64_t> picture_tokens);
+                                           std::span<const int64_t> picture_tokens,
+                                           std::span<const int64_t> row_tokens = {});
 
 // Positions and, where image tokens stand, rows of picture features: picture i's features begin at
-// first_rows[i]. Grids must match the image tokens' runs.
+// first_rows[i]. Grids must match the image tokens' runs; of a picture in pieces each has one.
 Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId> ids,
                               std::span<const PatchGrid> grids);
 

@@ -221,6 +221,47 @@ TEST(BindPictures, RowsFollowEachPicture) {
   EXPECT_EQ(prompt.tokens[2].picture_key, 0u);
 }
 
+// A token between rows is text; the rows of features go on after it.
+TEST(PlacePictures, RowBreaksAreTextBetweenRowsOfAPicture) {
+  REQUIRE_GOLDEN();
+  const LoadedModel& loaded = loaded_model(testing::golden("pixtral/llava"));
+  const TokenId image = loaded.image_token_id;
+  const TokenId line = loaded.row_break_id;
+  const TokenId end = *loaded.tokenizer.find("[IMG_END]");
+  const std::vector<int64_t> tokens{6, 2};
+  const std::vector<int64_t> rows{3, 1};
+  const std::vector<TokenId> ids = take(encode_prompt(loaded, "<s>[IMG][IMG]", tokens, rows));
+  EXPECT_THAT(ids, ElementsAre(*loaded.tokenizer.bos(), image, image, image, line, image, image,
+                               image, end, image, line, image, end));
+  const std::vector<PatchGrid> grids{{2, 3, 1}, {2, 1, 1}};
+  Prompt prompt = take(place_pictures(loaded, ids, grids));
+  EXPECT_EQ(prompt.picture_tokens, 8);
+  EXPECT_EQ(prompt.next_position, 13);
+  for (size_t i = 0; i < prompt.tokens.size(); ++i)
+    EXPECT_EQ(prompt.tokens[i].position[0], static_cast<int32_t>(i));
+  const std::vector<PlacedPicture> placed{{100, {}}, {50, {}}};
+  bind_pictures(prompt, image, grids, placed);
+  std::vector<int32_t> features;
+  for (const PromptToken& token : prompt.tokens)
+    features.push_back(token.feature_row);
+  EXPECT_THAT(features, ElementsAre(-1, 100, 101, 102, -1, 103, 104, 105, -1, 50, -1, 51, -1));
+  const std::vector<PatchGrid> taller{{3, 3, 1}, {2, 1, 1}};
+  EXPECT_FALSE(place_pictures(loaded, ids, taller));
+}
+
+TEST(EncodePrompt, APictureInPiecesIsOneRun) {
+  REQUIRE_GOLDEN();
+  const LoadedModel& loaded = loaded_model(testing::golden("internvl/qwen2"));
+  const std::vector<ChatTurn> turns{{"user", "What?", {0}}};
+  const std::vector<int64_t> tokens{3 * 9};
+  const std::vector<TokenId> ids = prompt_ids(loaded, turns, tokens);
+  EXPECT_EQ(count(ids, loaded.image_token_id), 27);
+  EXPECT_EQ(count(ids, *loaded.tokenizer.find("<img>")), 1);
+  EXPECT_EQ(count(ids, *loaded.tokenizer.find("</img>")), 1);
+  const std::vector<PatchGrid> pieces(3, PatchGrid{6, 6, 2});
+  EXPECT_EQ(take(place_pictures(loaded, ids, pieces)).picture_tokens, 27);
+}
+
 // Every recorded case: ids, positions and the position after the prompt.
 class RecordedPrompts : public ::testing::TestWithParam<const char*> {};
 
