@@ -1,6 +1,7 @@
 #include "serve/model_service.h"
 
-#include "base/units.h"
+#include "base/function_ref.h"
+#include "serve/raw_completion.h"
 
 #include <algorithm>
 #include <chrono>
@@ -24,27 +25,15 @@ class LockedAnswerer : public ModelService {
   Result<Answer> answer(std::span<const ChatTurn> turns, std::span<Picture> pictures,
                         const AnswerOptions& options, const AnswerEvents& events,
                         const std::atomic<bool>* cancel) override {
-    if (++status_waiting_ > options_.max_waiting + 1) {
-      --status_waiting_;
-      return fail(ErrorCode::kBusy, fmt::format("{} requests wait already", options_.max_waiting));
-    }
-    std::unique_lock lock(mutex_, std::defer_lock);
-    while (!lock.try_lock_for(std::chrono::milliseconds(20))) {
-      if (cancel != nullptr && *cancel) {
-        --status_waiting_;
-        return fail(ErrorCode::kCancelled, "the request was cancelled");
-      }
-    }
-    --status_waiting_;
-    processing_ = 1;
-    auto answer = answerer_->answer(turns, pictures, options, pictures_, events, cancel);
-    processing_ = 0;
-    return answer;
+    return in_turn(cancel, [&] {
+      return answerer_->answer(turns, pictures, options, pictures_, events, cancel);
+    });
   }
 
-  Result<Answer> complete(std::string_view, const AnswerOptions&, const AnswerEvents&,
-                          const std::atomic<bool>*) override {
-    return fail(ErrorCode::kUnsupported, "completions without a chat template are not there");
+  Result<Answer> complete(std::string_view prompt, const AnswerOptions& options,
+                          const AnswerEvents& events, const std::atomic<bool>* cancel) override {
+    return in_turn(cancel,
+                   [&] { return complete_raw(*answerer_, prompt, options, events, cancel); });
   }
 
   const LoadedModel& loaded() const override { return answerer_->loaded(); }
@@ -55,15 +44,34 @@ class LockedAnswerer : public ModelService {
   int64_t limit_bytes() const override { return options_.memory_bytes; }
   const PictureOptions& picture_options() const override { return pictures_; }
   int64_t grammar_bytes() const override { return options_.grammar_bytes; }
-  ServiceStatus status() const override { return {processing_, status_waiting_}; }
+  ServiceStatus status() const override { return {processing_, waiting_}; }
   bool is_advancing() const override { return true; }
 
  private:
+  Result<Answer> in_turn(const std::atomic<bool>* cancel, FunctionRef<Result<Answer>()> work) {
+    if (++waiting_ > options_.max_waiting + 1) {
+      --waiting_;
+      return fail(ErrorCode::kBusy, fmt::format("{} requests wait already", options_.max_waiting));
+    }
+    std::unique_lock lock(mutex_, std::defer_lock);
+    while (!lock.try_lock_for(std::chrono::milliseconds(20))) {
+      if (cancel != nullptr && *cancel) {
+        --waiting_;
+        return fail(ErrorCode::kCancelled, "the request was cancelled");
+      }
+    }
+    --waiting_;
+    processing_ = 1;
+    auto answer = work();
+    processing_ = 0;
+    return answer;
+  }
+
   std::unique_ptr<Answerer> answerer_;
   ServiceOptions options_;
   PictureOptions pictures_;
   std::timed_mutex mutex_;
-  std::atomic<int64_t> status_waiting_{0}, processing_{0};
+  std::atomic<int64_t> waiting_{0}, processing_{0};
 };
 
 // Pictures of every shape that may come: the square one has the most pixels, the long ones may have
