@@ -41,21 +41,25 @@ class MemoryStream : public httplib::Stream {
   const std::function<bool(std::string_view)>& write_;
 };
 
-// The head as httplib is to see it: the body has a length and is as it is, nothing is compressed,
-// cut into ranges, or taken for a web form of at most 8 KiB (curl's -d says that of JSON).
-std::string plain_head(const WholeRequest& request) {
+// Headers of the connection, and offers that are not taken up.
+bool is_dropped(std::string_view name) {
   constexpr std::string_view kDropped[] = {
       "connection", "keep-alive", "transfer-encoding", "content-length",
       "expect",     "te",         "accept-encoding",   "range",
       "upgrade",    "trailer",    "if-range",          "content-encoding",
   };
+  return std::any_of(std::begin(kDropped), std::end(kDropped), [&](std::string_view other) {
+    return equals_ignoring_case(name, other);
+  });
+}
+
+// The head as httplib is to see it: the body has a length and is as it is, nothing is compressed,
+// cut into ranges, or taken for a web form of at most 8 KiB (curl's -d says that of JSON).
+std::string plain_head(const WholeRequest& request) {
   const RequestHead& head = request.head;
   std::string out = fmt::format("{} {} HTTP/1.1\r\n", head.method, head.target);
   for (const auto& [name, value] : head.headers) {
-    const bool dropped =
-        std::any_of(std::begin(kDropped), std::end(kDropped),
-                    [&](std::string_view other) { return equals_ignoring_case(name, other); });
-    if (dropped)
+    if (is_dropped(name))
       continue;
     const bool is_type = equals_ignoring_case(name, "content-type");
     if (is_type && equals_ignoring_case(value.substr(0, 33), "application/x-www-form-urlencoded"))

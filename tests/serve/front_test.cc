@@ -2,8 +2,8 @@
 #include "serve/front.h"
 
 #include "serve/client.h"
+#include "serve/api_error.h"
 #include "serve/dispatcher.h"
-#include "serve/server.h"
 
 #include <condition_variable>
 #include <gtest/gtest.h>
