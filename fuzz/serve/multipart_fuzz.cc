@@ -10,14 +10,14 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace pinhole::serve;
-  static Dispatcher dispatcher(
-      {{"POST", "/form",
-        [](HttpRequest& request) {
-          HttpReply reply;
-          reply.body = std::to_string(request.parts.size() + request.body.size());
-          return reply;
-        }}},
-      {problem_reply, [](std::string_view) { return HttpHeaders{}; }});
+  static Dispatcher dispatcher({{"POST", "/form",
+                                 [](HttpRequest& request) {
+                                   HttpReply reply;
+                                   reply.body =
+                                       std::to_string(request.parts.size() + request.body.size());
+                                   return reply;
+                                 }}},
+                               {problem_reply, [](std::string_view) { return HttpHeaders{}; }});
   WholeRequest request;
   request.head.method = "POST";
   request.head.target = "/form";

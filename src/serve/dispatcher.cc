@@ -48,9 +48,8 @@ bool is_dropped(std::string_view name) {
       "expect",     "te",         "accept-encoding",   "range",
       "upgrade",    "trailer",    "if-range",          "content-encoding",
   };
-  return std::any_of(std::begin(kDropped), std::end(kDropped), [&](std::string_view other) {
-    return equals_ignoring_case(name, other);
-  });
+  return std::any_of(std::begin(kDropped), std::end(kDropped),
+                     [&](std::string_view other) { return equals_ignoring_case(name, other); });
 }
 
 // The head as httplib is to see it: the body has a length and is as it is, nothing is compressed,

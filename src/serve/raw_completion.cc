@@ -61,7 +61,8 @@ Result<Answer> complete_raw(Answerer& answerer, std::string_view prompt_text,
     if (matcher) {
       allowed = matcher->allowed();
       if (std::all_of(allowed.begin(), allowed.end(), [](uint64_t word) { return word == 0; }))
-        return fail(ErrorCode::kUnsupported, "no token of the vocabulary goes on as the format wants");
+        return fail(ErrorCode::kUnsupported,
+                    "no token of the vocabulary goes on as the format wants");
     }
     const TokenId id = sampler.sample(logits, allowed);
     ++answer.generated_tokens;

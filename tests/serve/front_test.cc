@@ -1,8 +1,8 @@
 // Connections: many, slow, broken, in a row, and at the end.
 #include "serve/front.h"
 
-#include "serve/client.h"
 #include "serve/api_error.h"
+#include "serve/client.h"
 #include "serve/dispatcher.h"
 
 #include <condition_variable>
