@@ -1,5 +1,7 @@
 #include "answer/prompt.h"
 
+#include "base/function_ref.h"
+
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
@@ -65,32 +67,75 @@ std::string expand_picture_marks(const LoadedModel& loaded, std::string_view tex
 
 enum class ContentForm { kParts, kText };
 
+// The same in all texts of a value that a template may write.
+Json guard_all(const Json& value, const std::vector<std::string>& control_tokens) {
+  if (value.is_string())
+    return guard(value.get_ref<const std::string&>(), control_tokens);
+  Json out = value;
+  if (value.is_structured()) {
+    for (Json& member : out)
+      member = guard_all(member, control_tokens);
+  }
+  return out;
+}
+
+// A turn's content where its pictures stand between its words; `picture` writes one.
+void write_parts(const ChatTurn& turn, const std::vector<std::string>& control_tokens,
+                 FunctionRef<void()> picture, FunctionRef<void(std::string text)> words) {
+  size_t at = 0;
+  for (size_t i = 0; i < turn.pictures.size(); ++i) {
+    const size_t place = i < turn.picture_places.size() ? turn.picture_places[i] : 0;
+    if (place > at && place <= turn.text.size()) {
+      words(guard(std::string_view(turn.text).substr(at, place - at), control_tokens));
+      at = place;
+    }
+    picture();
+  }
+  if (at < turn.text.size() || at == 0)
+    words(guard(std::string_view(turn.text).substr(at), control_tokens));
+}
+
 // Parts are what multimodal templates read; text-only templates get the image tokens in the text.
 Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, ContentForm form) {
   Json messages = Json::array();
   for (const ChatTurn& turn : turns) {
-    const std::string text = guard(turn.text, loaded.control_tokens);
     Json message = {{"role", turn.role}};
     if (turn.pictures.empty()) {
-      message["content"] = text;
+      message["content"] = guard(turn.text, loaded.control_tokens);
     } else if (form == ContentForm::kParts) {
       Json content = Json::array();
-      for (size_t i = 0; i < turn.pictures.size(); ++i)
-        content.push_back({{"type", "image"}});
-      content.push_back({{"type", "text"}, {"text", text}});
+      write_parts(
+          turn, loaded.control_tokens,
+          [&] {
+            content.push_back({{"type", "image"}});
+          },
+          [&](std::string text) {
+            content.push_back({{"type", "text"}, {"text", std::move(text)}});
+          });
       message["content"] = std::move(content);
     } else {
       const PictureSpec& spec = *loaded.model.pictures;
       std::string content;
-      for (size_t i = 0; i < turn.pictures.size(); ++i) {
-        content += spec.picture_mark.empty() ? spec.before + spec.image_token + spec.after
-                                             : spec.picture_mark;
-      }
-      message["content"] = content + text;
+      write_parts(
+          turn, loaded.control_tokens,
+          [&] {
+            content += spec.picture_mark.empty() ? spec.before + spec.image_token + spec.after
+                                                 : spec.picture_mark;
+          },
+          [&](std::string text) { content += text; });
+      message["content"] = std::move(content);
     }
+    if (turn.tool_calls.is_array())
+      message["tool_calls"] = guard_all(turn.tool_calls, loaded.control_tokens);
+    if (!turn.tool_name.empty())
+      message["name"] = guard(turn.tool_name, loaded.control_tokens);
+    if (!turn.tool_call_id.empty())
+      message["tool_call_id"] = guard(turn.tool_call_id, loaded.control_tokens);
     messages.push_back(std::move(message));
   }
   Json context = {{"messages", std::move(messages)}, {"add_generation_prompt", true}};
+  if (!turns.empty() && turns[0].tools.is_array() && !turns[0].tools.empty())
+    context["tools"] = guard_all(turns[0].tools, loaded.control_tokens);
   const auto token_text = [&](std::optional<TokenId> id) {
     return id ? std::string(loaded.tokenizer.piece(*id)) : std::string();
   };
@@ -100,6 +145,16 @@ Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, Co
 }
 
 } // namespace
+
+bool template_knows_tools(const LoadedModel& loaded) {
+  constexpr const char* kName = "pinhole_example_tool";
+  ChatTurn turn{"user", "x", {}};
+  turn.tools =
+      Json::array({{{"type", "function"},
+                    {"function", {{"name", kName}, {"parameters", {{"type", "object"}}}}}}});
+  const auto rendered = render_chat(loaded, {&turn, 1});
+  return rendered && rendered->find(kName) != std::string::npos;
+}
 
 Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns) {
   size_t pictures = 0;

@@ -3,6 +3,7 @@
 
 #include "answer/loaded_model.h"
 #include "answer/picture.h"
+#include "base/json.h"
 #include "base/result.h"
 #include "engine/session.h"
 
@@ -14,10 +15,19 @@
 namespace pinhole {
 
 struct ChatTurn {
-  std::string role; // "system", "user", "assistant"
+  std::string role; // "system", "user", "assistant", "tool"
   std::string text;
-  std::vector<size_t>
-      pictures; // indexes into the conversation's pictures; they stand before the text
+  std::vector<size_t> pictures; // indexes into the conversation's pictures
+  // The byte of the text before which each of them stands, in ascending order; empty: before it
+  // all.
+  std::vector<size_t> picture_places = {};
+
+  // What only templates that know tools read. Of an assistant: its calls, a list of {type, id,
+  // function: {name, arguments}}, with the arguments as an object. Of "tool": whose result it is.
+  Json tool_calls = nullptr;
+  std::string tool_name = {}, tool_call_id = {};
+  // Of the first turn: the tools of the conversation, a list of {type, function}.
+  Json tools = nullptr;
 };
 
 struct Prompt {
@@ -25,6 +35,9 @@ struct Prompt {
   int32_t next_position = 0; // of the first generated token
   int64_t picture_tokens = 0;
 };
+
+// Whether the chat template writes the tools of a conversation.
+bool template_knows_tools(const LoadedModel& loaded);
 
 // Renders the chat template. Words of a user that spell a control token stay ordinary text: an
 // invisible mark (U+FDD0) splits them, and encode_prompt() drops the mark.

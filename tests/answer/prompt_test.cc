@@ -56,6 +56,28 @@ TEST(EncodePrompt, UsersCannotForgeControlTokens) {
   }
 }
 
+TEST(RenderChat, PicturesStandBetweenTheWords) {
+  const LoadedModel& loaded = bundled();
+  const PictureSpec& spec = *loaded.model.pictures;
+  const std::string picture = spec.before + spec.image_token + spec.after;
+  ChatTurn turn{"user", "onetwothree", {0, 1, 2}};
+  turn.picture_places = {3, 6, 6};
+  EXPECT_THAT(take(render_chat(loaded, {&turn, 1})),
+              HasSubstr("one" + picture + "two" + picture + picture + "three"));
+  turn.picture_places = {};
+  EXPECT_THAT(take(render_chat(loaded, {&turn, 1})),
+              HasSubstr(picture + picture + picture + "onetwothree"));
+  // A control token does not come together from the words around a picture.
+  const std::string& token = loaded.control_tokens[0];
+  turn = {"user", token + token, {0}};
+  turn.picture_places = {1};
+  const std::vector<int64_t> tokens{4};
+  const ChatTurn plain{"user", "x", {0}};
+  const TokenId id = *loaded.tokenizer.find(token);
+  EXPECT_EQ(count(prompt_ids(loaded, {&turn, 1}, tokens), id),
+            count(prompt_ids(loaded, {&plain, 1}, tokens), id));
+}
+
 TEST(EncodePrompt, TheTemplatesOwnControlTokensAreIds) {
   const LoadedModel& loaded = bundled();
   const TokenId start = *loaded.tokenizer.find("<|im_start|>");
