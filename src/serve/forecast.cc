@@ -41,7 +41,8 @@ SpeedPlan Forecaster::forecast(const ModelService& service, const Generation& ge
   question.prompt_tokens = generation.prompt_tokens;
   question.context_tokens = generation.prompt_tokens + generation.options.max_new_tokens;
   for (const Picture& picture : generation.pictures) {
-    question.picture_patches.push_back(picture.grid.patches());
+    question.picture_patches.insert(question.picture_patches.end(),
+                                    static_cast<size_t>(picture.pieces), picture.grid.patches());
     question.picture_pixels += picture.width_px * picture.height_px;
   }
   Placement placement;
