@@ -119,12 +119,12 @@ Status AnswerService::check_size(const Request& request) const {
   }
   int64_t tokens = 0;
   std::vector<size_t> seen;
-  for (const size_t i : request.prepared.order) {
+  for (const auto& [i, piece] : request.prepared.pieces) {
     if (std::find(seen.begin(), seen.end(), i) != seen.end())
       continue;
     seen.push_back(i);
     const Picture& picture = request.pictures[i];
-    tokens += picture.tokens;
+    tokens += picture.feature_tokens();
     if (picture.grid.patches() > shape.max_patches) {
       return fail(ErrorCode::kTooLarge,
                   fmt::format("the picture has {} patches, {} were planned", picture.grid.patches(),
@@ -196,7 +196,7 @@ Result<Answer> AnswerService::submit(Request& request) {
 }
 
 void AnswerService::decode_next_picture(Request& request, std::unique_lock<std::mutex>& lock) {
-  Picture& picture = request.pictures[request.prepared.order[request.placed.size()]];
+  Picture& picture = request.pictures[request.next_piece().picture];
   lock.unlock();
   const double start = now_ms();
   auto image = decode_for_model(picture, *loaded_.model.pictures, request.picture_options);

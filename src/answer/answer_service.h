@@ -96,7 +96,7 @@ class AnswerService {
   void end_cancelled();
   void admit_queued();
   bool advance_pictures();
-  bool place_picture(Request& request, Picture& picture); // false: it waits for its image or room
+  bool place_piece(Request& request); // false: it waits for its image or room
   void begin_prompt(Request& request);
   int32_t choose_sequence(const Prompt& prompt);
   bool run_batch();

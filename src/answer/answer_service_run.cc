@@ -68,14 +68,14 @@ void AnswerService::admit_queued() {
     }
     active_.push_back(request);
     std::vector<Sha256Digest> keep = needed_pictures();
-    for (const Picture& picture : request->pictures) {
-      if (picture.digest)
-        keep.push_back(*picture.digest);
+    for (const auto& [picture, piece] : request->prepared.pieces) {
+      if (request->pictures[picture].digest)
+        keep.push_back(piece_digest(request->pictures[picture], piece));
     }
     const Status admitted = session_->admit(keep);
     if (!admitted)
       finish(*request, tl::unexpected(admitted.error()));
-    else if (request->prepared.order.empty())
+    else if (request->prepared.pieces.empty())
       begin_prompt(*request);
   }
 }
@@ -91,26 +91,28 @@ bool AnswerService::advance_pictures() {
   if (oldest == active_.end())
     return false;
   Request& request = **oldest;
-  const std::vector<size_t>& order = request.prepared.order;
-  if (!place_picture(request, request.pictures[order[request.placed.size()]]))
+  if (!place_piece(request))
     return false;
   if (std::find(active_.begin(), active_.end(), &request) == active_.end())
     return true; // it failed
-  if (request.placed.size() == order.size())
+  if (request.placed.size() == request.prepared.pieces.size())
     begin_prompt(request);
   return true;
 }
 
-bool AnswerService::place_picture(Request& request, Picture& picture) {
+bool AnswerService::place_piece(Request& request) {
+  const auto [picture_idx, piece] = request.next_piece();
+  const Picture& picture = request.pictures[picture_idx];
   std::optional<Result<Image>> image;
   {
     const std::lock_guard lock(mutex_);
     if (image_turn_ == &request && !request.image)
       return false; // it is being decoded
     if (!request.image) {
-      const auto found = picture.digest ? session_->find_picture(*picture.digest) : std::nullopt;
+      const auto found =
+          picture.digest ? session_->find_picture(piece_digest(picture, piece)) : std::nullopt;
       if (found) {
-        request.placed.push_back({found->first_row, *picture.digest});
+        request.placed.push_back({found->first_row, piece_digest(picture, piece)});
         return true;
       }
       if (image_turn_ == nullptr) {
@@ -119,7 +121,7 @@ bool AnswerService::place_picture(Request& request, Picture& picture) {
       }
       return false;
     }
-    image = std::move(request.image);
+    image = std::move(request.image); // which stays engaged: its caller does not decode it again
   }
   if (!*image) {
     finish(request, tl::unexpected(image->error()));
@@ -127,14 +129,14 @@ bool AnswerService::place_picture(Request& request, Picture& picture) {
   }
   std::vector<Sha256Digest> keep = needed_pictures();
   const bool others_need_theirs = keep.size() > request.placed.size();
-  keep.push_back(*picture.digest);
+  keep.push_back(piece_digest(picture, piece));
   request.events.on_progress("encoding picture", static_cast<int64_t>(request.placed.size()),
-                             static_cast<int64_t>(request.prepared.order.size()));
+                             static_cast<int64_t>(request.prepared.pieces.size()));
   const double start = now_ms();
   encoding_ = &request;
   between_seconds_ = 0;
-  const auto encoded = encode_picture(*session_, picture, **image, *loaded_.model.pictures, keep,
-                                      &request.cancelled, [this] {
+  const auto encoded = encode_picture(*session_, picture, piece, **image, *loaded_.model.pictures,
+                                      keep, &request.cancelled, [this] {
                                         const double pause = now_ms();
                                         note_progress();
                                         advance();
@@ -153,8 +155,12 @@ bool AnswerService::place_picture(Request& request, Picture& picture) {
   }
   {
     const std::lock_guard lock(mutex_);
-    image.reset();
-    image_turn_ = nullptr;
+    if (encoded && piece + 1 < picture.pieces) {
+      request.image = std::move(image); // for the next piece
+    } else {
+      request.image.reset();
+      image_turn_ = nullptr;
+    }
     if (encoded && !encoded->from_cache) {
       counters_.picture_tokens += encoded->tokens;
       counters_.encode_seconds += encode_ms / 1000 - between_seconds_;
@@ -162,8 +168,11 @@ bool AnswerService::place_picture(Request& request, Picture& picture) {
   }
   if (encoded) {
     request.answer.timings.encode += encode_ms;
-    request.answer.encoded_pictures += encoded->from_cache ? 0 : 1;
-    request.placed.push_back({encoded->first_row, *picture.digest});
+    if (!encoded->from_cache && request.counted != &picture) {
+      ++request.answer.encoded_pictures;
+      request.counted = &picture;
+    }
+    request.placed.push_back({encoded->first_row, piece_digest(picture, piece)});
   } else if (is_full && !request.began_again) {
     request.began_again = true;
     request.placed.clear();

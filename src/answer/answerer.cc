@@ -55,33 +55,44 @@ Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Pictu
   }
 
   std::vector<Sha256Digest> keep;
-  for (const size_t i : prepared.order) {
-    if (pictures[i].digest)
-      keep.push_back(*pictures[i].digest);
+  for (const auto& [picture, piece] : prepared.pieces) {
+    if (pictures[picture].digest)
+      keep.push_back(piece_digest(pictures[picture], piece));
   }
   PINHOLE_CHECK(session_->admit(keep));
   std::vector<PlacedPicture> placed;
-  for (size_t n = 0; n < prepared.order.size(); ++n) {
-    Picture& picture = pictures[prepared.order[n]];
+  std::optional<Image> image; // of the piece before, when one of it had to be encoded
+  const Picture* decoded = nullptr;
+  const Picture* counted = nullptr;
+  for (size_t n = 0; n < prepared.pieces.size(); ++n) {
+    Picture& picture = pictures[prepared.pieces[n].picture];
+    const int64_t piece = prepared.pieces[n].piece;
     events.on_progress("encoding picture", static_cast<int64_t>(n),
-                       static_cast<int64_t>(prepared.order.size()));
+                       static_cast<int64_t>(prepared.pieces.size()));
     std::optional<Session::EncodedPicture> encoded;
     if (picture.digest)
-      encoded = session_->find_picture(*picture.digest);
+      encoded = session_->find_picture(piece_digest(picture, piece));
     if (!encoded) {
       const PictureSpec& spec = *loaded_.model.pictures;
       const double decode_start = now_ms();
-      PINHOLE_TRY(const Image image, decode_for_model(picture, spec, picture_options));
+      if (decoded != &picture) {
+        image.reset();
+        PINHOLE_TRY(image, decode_for_model(picture, spec, picture_options));
+        decoded = &picture;
+      }
       const double encode_start = now_ms();
       answer.timings.picture += encode_start - decode_start;
-      keep.push_back(*picture.digest);
-      PINHOLE_TRY(encoded, encode_picture(*session_, picture, image, spec, keep, cancel));
+      keep.push_back(piece_digest(picture, piece));
+      PINHOLE_TRY(encoded, encode_picture(*session_, picture, piece, *image, spec, keep, cancel));
       answer.timings.encode += now_ms() - encode_start;
-      if (!encoded->from_cache)
+      if (!encoded->from_cache && counted != &picture) {
         ++answer.encoded_pictures;
+        counted = &picture;
+      }
     }
-    placed.push_back({encoded->first_row, *picture.digest});
+    placed.push_back({encoded->first_row, piece_digest(picture, piece)});
   }
+  image.reset();
   prepared.bind(loaded_, placed);
 
   const double prefill_start = now_ms();

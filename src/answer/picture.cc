@@ -1,9 +1,13 @@
 #include "answer/picture.h"
 
 #include "base/checked.h"
+#include "base/function_ref.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <fmt/format.h>
+#include <limits>
 #include <span>
 
 namespace pinhole {
@@ -40,10 +44,154 @@ Result<Size> square_size(const PictureSpec& spec, const PictureOptions& options)
   return Size{spec.square_px, spec.square_px};
 }
 
+tl::unexpected<Error> cannot_cost(const Picture& picture, const PictureOptions& options,
+                                  int64_t fewest, int64_t most) {
+  const bool too_many = options.max_tokens > 0 && fewest > options.max_tokens;
+  return fail(ErrorCode::kInvalidInput,
+              fmt::format("this model makes {} to {} tokens of a picture of {} x {} px, {} is {}",
+                          fewest, most, picture.width_px, picture.height_px,
+                          too_many ? "--max-image-tokens" : "--min-image-tokens",
+                          too_many ? options.max_tokens : options.min_tokens),
+              picture.name);
+}
+
+// --- no side above a bound ---
+
+int64_t row_breaks(const PictureSpec& spec, const Size& size) {
+  return spec.row_break.empty() ? 0 : size.height / (spec.patch_size * spec.merge_size) - 1;
+}
+
+int64_t cost(const PictureSpec& spec, const Size& size) {
+  return spec.tokens(size.height, size.width) + row_breaks(spec, size);
+}
+
+// get_resize_output_image_size of transformers' models/pixtral/image_processing_pixtral.py; with
+// `enlarge` a smaller picture is scaled up to that side.
+Size within_side(const Picture& picture, int64_t factor, int64_t longest_px, bool enlarge) {
+  auto height = static_cast<double>(picture.height_px);
+  auto width = static_cast<double>(picture.width_px);
+  const double ratio = std::max(height, width) / static_cast<double>(longest_px);
+  if (ratio > 1 || enlarge) {
+    height = std::max(1.0, std::floor(height / ratio)); // where the reference has 0, and fails
+    width = std::max(1.0, std::floor(width / ratio));
+  }
+  return {round_up(static_cast<int64_t>(height), factor),
+          round_up(static_cast<int64_t>(width), factor)};
+}
+
+// The smallest side in [1, high] for which `holds`, given that it holds for larger ones too.
+int64_t smallest_side(int64_t high, FunctionRef<bool(int64_t)> holds) {
+  int64_t low = 1;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (holds(middle))
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  return low;
+}
+
+Result<Size> bounded_size(const Picture& picture, const PictureSpec& spec,
+                          const PictureOptions& options) {
+  const int64_t factor = spec.patch_size * spec.merge_size;
+  const int64_t longest = spec.longest_px;
+  Size size = within_side(picture, factor, longest, false);
+  if (options.max_tokens > 0 && cost(spec, size) > options.max_tokens) {
+    const int64_t side = smallest_side(longest, [&](int64_t px) {
+      return cost(spec, within_side(picture, factor, px, false)) > options.max_tokens;
+    });
+    size = within_side(picture, factor, side - 1, false);
+  } else if (cost(spec, size) < options.min_tokens) {
+    const int64_t side = smallest_side(longest, [&](int64_t px) {
+      return cost(spec, within_side(picture, factor, px, true)) >= options.min_tokens;
+    });
+    size = within_side(picture, factor, side, true);
+  }
+  const int64_t tokens = cost(spec, size);
+  if (tokens < options.min_tokens || (options.max_tokens > 0 && tokens > options.max_tokens)) {
+    return cannot_cost(picture, options, 1,
+                       cost(spec, within_side(picture, factor, longest, true)));
+  }
+  return size;
+}
+
+// --- pieces ---
+
+// get_optimal_tiled_canvas of transformers' models/got_ocr2/image_processing_got_ocr2.py, of the
+// arrangements whose tokens are within the bounds. Columns and rows; none: 0.
+Size best_grid(const Picture& picture, const PictureSpec& spec, int64_t min_pieces,
+               int64_t max_pieces) {
+  const auto height = static_cast<double>(picture.height_px);
+  const auto width = static_cast<double>(picture.width_px);
+  const double ratio = width / height;
+  double best = std::numeric_limits<double>::infinity();
+  Size grid{0, 0};
+  // By number of squares, then by columns.
+  for (int64_t count = min_pieces; count <= max_pieces; ++count) {
+    for (int64_t cols = 1; cols <= count; ++cols) {
+      if (count % cols != 0)
+        continue;
+      const int64_t rows = count / cols;
+      const double off = std::abs(ratio - static_cast<double>(cols) / static_cast<double>(rows));
+      const double squares_px = static_cast<double>(spec.square_px * spec.square_px * count);
+      if (off < best || (off == best && width * height > 0.5 * squares_px)) {
+        best = off;
+        grid = {rows, cols};
+      }
+    }
+  }
+  return grid;
+}
+
+Result<Size> canvas_size(const Picture& picture, const PictureSpec& spec,
+                         const PictureOptions& options) {
+  const int64_t each = spec.tokens(spec.square_px, spec.square_px);
+  const auto tokens_of = [&](int64_t count) { return each * (count > 1 ? count + 1 : 1); };
+  int64_t low = spec.min_pieces;
+  int64_t high = spec.max_pieces;
+  while (low <= high && tokens_of(low) < options.min_tokens)
+    ++low;
+  while (low <= high && options.max_tokens > 0 && tokens_of(high) > options.max_tokens)
+    --high;
+  if (low > high)
+    return cannot_cost(picture, options, tokens_of(spec.min_pieces), tokens_of(spec.max_pieces));
+  const Size grid = best_grid(picture, spec, low, high);
+  return Size{grid.height * spec.square_px, grid.width * spec.square_px};
+}
+
+// The squares of a canvas below each other, and `whole` below them.
+Image stack_pieces(const Image& canvas, const Image& whole) {
+  const int64_t side = whole.width;
+  const auto line = static_cast<size_t>(3 * side);
+  const int64_t cols = canvas.width / side;
+  const int64_t count = canvas.height / side * cols;
+  Image out{side, (count + 1) * side, {}};
+  out.rgb.resize(line * static_cast<size_t>(out.height));
+  uint8_t* to = out.rgb.data();
+  for (int64_t piece = 0; piece < count; ++piece) {
+    for (int64_t y = 0; y < side; ++y, to += line) {
+      const int64_t at = (piece / cols * side + y) * canvas.width + piece % cols * side;
+      std::memcpy(to, canvas.rgb.data() + 3 * at, line);
+    }
+  }
+  std::copy(whole.rgb.begin(), whole.rgb.end(), to);
+  return out;
+}
+
 Result<Size> target_size(const Picture& picture, const PictureSpec& spec,
                          const PictureOptions& options) {
+  if (options.max_tokens > 0 && options.min_tokens > options.max_tokens) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
+                            options.min_tokens, options.max_tokens));
+  }
+  if (spec.max_pieces > 0)
+    return canvas_size(picture, spec, options);
   if (spec.square_px > 0)
     return square_size(spec, options);
+  if (spec.longest_px > 0)
+    return bounded_size(picture, spec, options);
   const int64_t factor = spec.patch_size * spec.merge_size;
   int64_t min_pixels = spec.min_pixels;
   int64_t max_pixels = spec.max_pixels;
@@ -55,11 +203,6 @@ Result<Size> target_size(const Picture& picture, const PictureSpec& spec,
     min_pixels = std::min(min_pixels, max_pixels);
   if (options.min_tokens > 0 && options.max_tokens == 0)
     max_pixels = std::max(min_pixels, max_pixels);
-  if (min_pixels > max_pixels) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
-                            options.min_tokens, options.max_tokens));
-  }
   auto target = smart_resize({picture.height_px, picture.width_px}, factor, min_pixels, max_pixels);
   if (!target)
     return fail_in(picture.name, std::move(target.error()));
@@ -87,7 +230,7 @@ PatchLayout patch_layout(const PictureSpec& spec) {
 void add_pictures(std::span<const Picture> pictures, RunShape& shape) {
   int64_t tokens = 0;
   for (const Picture& picture : pictures) {
-    tokens += picture.tokens;
+    tokens += picture.feature_tokens();
     shape.max_patches = std::max(shape.max_patches, picture.grid.patches());
     shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
   }
@@ -110,9 +253,18 @@ Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string na
   }
   picture.file_bytes = width_px * height_px;
   PINHOLE_TRY(picture.target, target_size(picture, spec, options));
-  picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
-                  spec.merge_size};
-  picture.tokens = picture.grid.tokens();
+  Size piece = picture.target;
+  if (spec.max_pieces > 0) {
+    const int64_t squares =
+        picture.target.height * picture.target.width / (spec.square_px * spec.square_px);
+    piece = {spec.square_px, spec.square_px};
+    if (squares > 1) {
+      picture.pieces = squares + 1;
+      picture.piece_px = spec.square_px;
+    }
+  }
+  picture.grid = {piece.height / spec.patch_size, piece.width / spec.patch_size, spec.merge_size};
+  picture.tokens = picture.feature_tokens() + row_breaks(spec, piece);
   return picture;
 }
 
@@ -130,9 +282,14 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
                                const PictureOptions& options) {
   PINHOLE_TRY(Image image, decode_picture(as_bytes(picture.bytes), options.limits,
                                           AlphaPolicy::kDrop, picture.name));
-  if (image.width != picture.target.width || image.height != picture.target.height) {
-    image = resize(image, picture.target, spec.bilinear ? Filter::kBilinear : Filter::kBicubic);
-  }
+  const Filter filter = spec.bilinear ? Filter::kBilinear : Filter::kBicubic;
+  Image whole;
+  if (picture.pieces > 1)
+    whole = resize(image, {picture.piece_px, picture.piece_px}, filter);
+  if (image.width != picture.target.width || image.height != picture.target.height)
+    image = resize(image, picture.target, filter);
+  if (picture.pieces > 1)
+    image = stack_pieces(image, whole);
   Sha256 hash;
   const std::string preprocessing =
       fmt::format("{}x{} patch {} merge {} frames {} mean {} {} {} std {} {} {}", image.width,
@@ -144,16 +301,25 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
   return image;
 }
 
-Result<Session::EncodedPicture> encode_picture(Session& session, const Picture& picture,
-                                               const Image& image, const PictureSpec& spec,
-                                               std::span<const Sha256Digest> keep,
-                                               const std::atomic<bool>* cancel,
-                                               FunctionRef<void()> between) {
+Sha256Digest piece_digest(const Picture& picture, int64_t piece) {
+  if (picture.pieces == 1)
+    return *picture.digest;
+  Sha256 hash;
+  hash.update(picture.digest->data(), picture.digest->size());
+  hash.update(&piece, sizeof piece);
+  return hash.finish();
+}
+
+Result<Session::EncodedPicture>
+encode_picture(Session& session, const Picture& picture, int64_t piece, const Image& image,
+               const PictureSpec& spec, std::span<const Sha256Digest> keep,
+               const std::atomic<bool>* cancel, FunctionRef<void()> between) {
   const PatchLayout layout = patch_layout(spec);
+  const int64_t first_patch = piece * picture.grid.patches();
   return session.encode(
-      *picture.digest, picture.grid,
+      piece_digest(picture, piece), picture.grid,
       [&](int64_t begin, int64_t end, float* out) {
-        write_patches(image, layout, begin, end, out);
+        write_patches(image, layout, first_patch + begin, first_patch + end, out);
       },
       keep, cancel, between);
 }

@@ -31,16 +31,23 @@ struct Picture {
   int64_t file_bytes = 0;
   int64_t width_px = 0;
   int64_t height_px = 0;
-  Size target; // what it is resized to
-  PatchGrid grid;
-  int64_t tokens = 0;
+  Size target;        // what it is resized to
+  PatchGrid grid;     // of each piece
+  int64_t pieces = 1; // that the tower reads one by one; more than one: squares of the target, row
+                      // by row, and the whole as one more
+  int64_t piece_px = 0;               // side of a square, where there are several
+  int64_t tokens = 0;                 // of a prompt, those between rows included
   std::optional<Sha256Digest> digest; // of pixels + preprocessing; known after decoding
 
-  // Pixels held while it is decoded and, where it is, resized.
+  int64_t feature_tokens() const { return pieces * grid.tokens(); }
+
+  // Pixels held while it is decoded and, where it is, resized and cut.
   int64_t io_bytes() const {
     const bool as_it_is = target == Size{height_px, width_px};
     const int64_t resized = as_it_is ? 0 : target.width * height_px + target.width * target.height;
-    return file_bytes + 3 * (width_px * height_px + resized);
+    // The whole, and all of them below each other.
+    const int64_t cut = piece_px * height_px + (1 + pieces) * piece_px * piece_px;
+    return file_bytes + 3 * (width_px * height_px + resized + cut);
   }
 };
 
@@ -53,16 +60,20 @@ Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string na
 Result<Picture> open_picture(std::string bytes, std::string name, const PictureSpec& spec,
                              const PictureOptions& options);
 
-// Decodes and resizes; sets picture.digest. The file's bytes may be dropped afterwards.
+// Decodes and resizes; sets picture.digest. The file's bytes may be dropped afterwards. Pieces
+// stand below each other: the patches of piece i are those from i * picture.grid.patches() on.
 Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
                                const PictureOptions& options);
 
+// What a piece's features are kept by. Needs picture.digest.
+Sha256Digest piece_digest(const Picture& picture, int64_t piece);
+
 PatchLayout patch_layout(const PictureSpec& spec);
 
-// Runs the vision tower on a decoded picture (Session::encode()).
+// Runs the vision tower on a piece of a decoded picture (Session::encode()).
 Result<Session::EncodedPicture> encode_picture(
-    Session& session, const Picture& picture, const Image& image, const PictureSpec& spec,
-    std::span<const Sha256Digest> keep, const std::atomic<bool>* cancel,
+    Session& session, const Picture& picture, int64_t piece, const Image& image,
+    const PictureSpec& spec, std::span<const Sha256Digest> keep, const std::atomic<bool>* cancel,
     FunctionRef<void()> between = [] {});
 
 // What these pictures need of a run, at least: the one place that plans and runs take it from.

@@ -27,16 +27,17 @@ struct AnswerService::Request {
   std::atomic<bool> cancelled{false}; // by its caller or stop(); runs look at it
 
   // Guarded by the service's mutex.
-  std::optional<Result<Image>> image;   // decoded by the caller, of picture placed.size()
+  std::optional<Result<Image>> image;   // decoded by the caller, of next_piece()
   std::optional<Result<Answer>> result; // set last
 
   // The service's thread; callers read placed.size() while they have the image's turn.
   enum class Stage { kPictures, kPrompt, kAnswer };
   Stage stage = Stage::kPictures;
   std::vector<PlacedPicture> placed;
-  bool began_again = false; // once all other pictures had left the store
-  int32_t sequence = -1;    // from kPrompt on
-  int64_t to_read = 0;      // tokens of the prompt, when it was begun
+  const Picture* counted = nullptr; // in answer.encoded_pictures
+  bool began_again = false;         // once all other pictures had left the store
+  int32_t sequence = -1;            // from kPrompt on
+  int64_t to_read = 0;              // tokens of the prompt, when it was begun
   double prefill_start_ms = 0;
   std::optional<Generation> generation;
   PromptToken next; // kAnswer: the token to run
@@ -44,6 +45,7 @@ struct AnswerService::Request {
   std::span<const PromptToken> rest_of_prompt(int64_t length) const {
     return std::span(prepared.prompt.tokens).subspan(static_cast<size_t>(length));
   }
+  PreparedPrompt::Piece next_piece() const { return prepared.pieces[placed.size()]; }
   bool holds_sequence() const { return stage != Stage::kPictures; }
 };
 

@@ -101,7 +101,7 @@ Json pictures_to_json(const std::vector<Picture>& pictures) {
     out.push_back({{"width", picture.width_px},
                    {"height", picture.height_px},
                    {"read_at", {picture.target.width, picture.target.height}},
-                   {"patches", picture.grid.patches()},
+                   {"patches", picture.pieces * picture.grid.patches()},
                    {"tokens", picture.tokens}});
   }
   return out;

@@ -136,10 +136,12 @@ class CaseRun {
       PINHOLE_TRY(std::string bytes, read_text_file(path, 256 << 20));
       PINHOLE_TRY(Picture picture,
                   open_picture(std::move(bytes), path, *loaded_.model.pictures, {}));
-      grids_.push_back(picture.grid);
-      tokens_.push_back(picture.tokens);
+      grids_.insert(grids_.end(), static_cast<size_t>(picture.pieces), picture.grid);
+      tokens_.push_back(picture.feature_tokens());
+      row_tokens_.push_back(picture.grid.width / picture.grid.merge);
       pictures_.push_back(std::move(picture));
     }
+    PINHOLE_CHECK(check_sizes());
     if (grids_.empty() || !fs::exists(input("image_grid_thw.npy")))
       return {};
     PINHOLE_TRY(const NpyArray grid, load(input("image_grid_thw.npy")));
@@ -153,6 +155,21 @@ class CaseRun {
     return {};
   }
 
+  // image_sizes.npy [pictures, 2]: height and width in pixels.
+  Status check_sizes() {
+    if (pictures_.empty() || !fs::exists(input("image_sizes.npy")))
+      return {};
+    PINHOLE_TRY(const NpyArray array, load(input("image_sizes.npy")));
+    PINHOLE_TRY(const std::vector<int64_t> sizes, array.ints());
+    for (size_t i = 0; i < pictures_.size(); ++i) {
+      const Size& own = pictures_[i].target;
+      expect(sizes.size() == 2 * pictures_.size() && sizes[2 * i] == own.height &&
+                 sizes[2 * i + 1] == own.width,
+             fmt::format("picture {} is read at {} x {} px", i, own.width, own.height));
+    }
+    return {};
+  }
+
   Status check_prompt() {
     PINHOLE_TRY(const NpyArray ids_array, load(input("input_ids.npy")));
     PINHOLE_TRY(const std::vector<int64_t> ids, ids_array.ints());
@@ -160,7 +177,7 @@ class CaseRun {
     ids_.assign(ids.begin(), ids.end());
     if (text != nullptr && text->is_string()) {
       PINHOLE_TRY(const std::vector<TokenId> own,
-                  encode_prompt(loaded_, text->get<std::string>(), tokens_));
+                  encode_prompt(loaded_, text->get<std::string>(), tokens_, row_tokens_));
       expect(own == ids_, "the prompt's token ids differ");
     }
     PINHOLE_TRY(prompt_, place_pictures(loaded_, ids_, grids_));
@@ -207,16 +224,21 @@ class CaseRun {
     std::vector<PlacedPicture> placed;
     std::vector<Sha256Digest> keep;
     for (size_t i = 0; i < pictures_.size(); ++i) {
+      const PatchGrid& grid = pictures_[i].grid;
       PINHOLE_TRY(const Image image, decode_for_model(pictures_[i], spec, {}));
-      keep.push_back(*pictures_[i].digest);
       PINHOLE_CHECK(compare_pixels(i, image, pixels));
-      PINHOLE_TRY(const auto encoded, session_->encode(
-                                          *pictures_[i].digest, pictures_[i].grid,
-                                          [&](int64_t begin, int64_t end, float* out) {
-                                            write_patches(image, layout, begin, end, out);
-                                          },
-                                          keep));
-      placed.push_back({encoded.first_row, *pictures_[i].digest});
+      for (int64_t piece = 0; piece < pictures_[i].pieces; ++piece) {
+        keep.push_back(piece_digest(pictures_[i], piece));
+        const int64_t first = piece * grid.patches();
+        PINHOLE_TRY(const auto encoded, session_->encode(
+                                            keep.back(), grid,
+                                            [&](int64_t begin, int64_t end, float* out) {
+                                              write_patches(image, layout, first + begin,
+                                                            first + end, out);
+                                            },
+                                            keep));
+        placed.push_back({encoded.first_row, keep.back()});
+      }
     }
     bind_pictures(prompt_, loaded_.image_token_id, grids_, placed);
     if (pixels.count > 0) {
@@ -260,27 +282,43 @@ class CaseRun {
     return {};
   }
 
-  // pixel_values [pictures, channels, height, width].
+  // pixel_values [pictures, channels, height, width]; of pictures in pieces [pieces, …]; smaller
+  // ones stand in the upper left corner.
   Status compare_planes(size_t picture_idx, const Image& image, const NpyArray& array,
                         Difference& pixels) {
-    PINHOLE_TRY(const std::span<const float> want, array.floats());
     const PatchLayout layout = patch_layout(*loaded_.model.pictures);
-    const PatchGrid& grid = grids_[picture_idx];
-    const int64_t side = layout.patch_size;
-    const std::vector<int64_t> shape = {static_cast<int64_t>(grids_.size()), 3, grid.height * side,
-                                        grid.width * side};
+    std::vector<int64_t> shape = {static_cast<int64_t>(grids_.size()), 3, 0, 0};
+    for (const PatchGrid& grid : grids_) {
+      shape[2] = std::max(shape[2], grid.height * layout.patch_size);
+      shape[3] = std::max(shape[3], grid.width * layout.patch_size);
+    }
     if (array.shape != shape || layout.temporal != 1) {
       return fail(ErrorCode::kInvalidInput,
                   fmt::format("pixel values [{}], expected [{}]", fmt::join(array.shape, ", "),
                               fmt::join(shape, ", ")),
                   array.name);
     }
+    int64_t plane = 0; // of the picture's first piece
+    for (size_t i = 0; i < picture_idx; ++i)
+      plane += pictures_[i].pieces;
+    for (int64_t piece = 0; piece < pictures_[picture_idx].pieces; ++piece)
+      PINHOLE_CHECK(
+          compare_plane(pictures_[picture_idx].grid, image, piece, plane + piece, array, pixels));
+    return {};
+  }
+
+  Status compare_plane(const PatchGrid& grid, const Image& image, int64_t piece, int64_t plane,
+                       const NpyArray& array, Difference& pixels) {
+    PINHOLE_TRY(const std::span<const float> want, array.floats());
+    const std::vector<int64_t>& shape = array.shape;
+    const PatchLayout layout = patch_layout(*loaded_.model.pictures);
+    const int64_t side = layout.patch_size;
     const int64_t row = 3 * side * side;
     std::vector<float> own(static_cast<size_t>(grid.patches() * row));
-    write_patches(image, layout, 0, grid.patches(), own.data());
+    write_patches(image, layout, piece * grid.patches(), (piece + 1) * grid.patches(), own.data());
     std::vector<int32_t> positions(static_cast<size_t>(2 * grid.patches()));
     patch_positions(grid, {}, positions);
-    const int64_t planes = static_cast<int64_t>(picture_idx) * 3;
+    const int64_t planes = plane * 3;
     for (int64_t i = 0; i < grid.patches() * row; ++i) {
       const auto patch = static_cast<size_t>(i / row);
       const int64_t channel = i % row / (side * side);
@@ -414,7 +452,7 @@ class CaseRun {
   Tolerance tolerance_;
   std::vector<Picture> pictures_;
   std::vector<PatchGrid> grids_;
-  std::vector<int64_t> tokens_;
+  std::vector<int64_t> tokens_, row_tokens_; // of each picture
   std::vector<TokenId> ids_;
   Prompt prompt_;
   std::unique_ptr<Session> session_;

@@ -129,6 +129,8 @@ class OpRunner {
   void put_rows(const Op& op, int thread_idx);
   void gather_rows(const Op& op, int thread_idx);
   void gather_weighted(const Op& op, std::byte* work, int thread_idx);
+  void with_vector(const Op& op, std::byte* work, int thread_idx); // kPutVector, kScale
+  void regroup(const Op& op, int thread_idx);
   void matmul(const Op& op, size_t op_idx, std::byte* work, int thread_idx);
   void norm(const Op& op, std::byte* work, int thread_idx);
   void elementwise(const Op& op, int thread_idx);

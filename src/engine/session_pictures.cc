@@ -83,9 +83,11 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     case InputKind::kKeyBegin:
     case InputKind::kKeyEnd: {
       const bool begin = input.kind == InputKind::kKeyBegin;
-      for (size_t i = 0; i < n; ++i) {
+      const int64_t rows =
+          RowBinding{grid.patches(), 0}.count(model_.vision.value(input.value).rows);
+      for (size_t i = 0; i < static_cast<size_t>(rows); ++i) {
         if (input.parameter == 0) {
-          ints[i] = begin ? 0 : static_cast<int32_t>(n);
+          ints[i] = begin ? 0 : static_cast<int32_t>(rows);
         } else {
           const auto& bound = begin ? windows_.begin : windows_.end;
           ints[i] = bound[i / unit] * static_cast<int32_t>(unit);

@@ -219,6 +219,31 @@ Result<TextConfig> text_config_from_hf(const ModelFile& file, const TextConfig& 
   return config;
 }
 
+Status expect_json(const Json& object, const char* key, const Json& wanted,
+                   const std::string& where) {
+  const Json* found = json_find(object, key);
+  if (found == nullptr || *found == wanted)
+    return {};
+  return fail(ErrorCode::kUnsupported,
+              fmt::format("'{}' is {}, here only {} is computed", key,
+                          found->dump(-1, ' ', false, Json::error_handler_t::replace),
+                          wanted.dump()),
+              where);
+}
+
+void tie_as_the_file_does(const ModelFile& file, TextConfig& config) {
+  const Json* text = json_find(file.config(), "text_config");
+  for (const Json* object : {&file.config(), text}) {
+    if (object != nullptr && json_find(*object, "tie_word_embeddings") != nullptr)
+      return;
+  }
+  if (!file.config_only()) {
+    config.tie_word_embeddings =
+        std::none_of(file.tensors().begin(), file.tensors().end(),
+                     [](const Tensor& tensor) { return tensor.name.ends_with("lm_head.weight"); });
+  }
+}
+
 Result<TextConfig> text_config_from_gguf(const ModelFile& file, const std::string& arch) {
   const auto key = [&arch](const char* name) { return arch + "." + name; };
   TextConfig config;
