@@ -77,6 +77,7 @@ class AnswerService {
 
   // What was planned; nothing of it changes.
   const MemoryPlan& plan() const { return session_->plan(); }
+  const Residency& residency() const { return session_->residency(); }
   const LoadedModel& loaded() const { return loaded_; }
 
  private:

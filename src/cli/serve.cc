@@ -149,9 +149,10 @@ void add_serve(CLI::App& app, int& exit) {
       ->add_option("--ctx", o.model.service.context_tokens,
                    "Tokens that prompt and answer may take together (default: 4096)")
       ->check(CLI::Range(1, 1 << 26));
-  serve->add_option("--parallel", o.model.service.parallel, "Answers in the making at a time")
-      ->check(CLI::Range(1, 64))
-      ->capture_default_str();
+  serve
+      ->add_option("--parallel", o.model.service.parallel,
+                   "Answers in the making at a time (default: 4, or fewer where memory is short)")
+      ->check(CLI::Range(1, 64));
   serve->add_option("--chunk", o.model.service.chunk_tokens, "Prompt tokens processed at a time")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();

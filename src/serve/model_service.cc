@@ -1,13 +1,10 @@
 #include "serve/model_service.h"
 
-#include "base/function_ref.h"
-#include "serve/raw_completion.h"
+#include "answer/answer_service.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <fmt/format.h>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -15,63 +12,46 @@ namespace pinhole::serve {
 
 namespace {
 
-// One conversation at a time on one session.
-class LockedAnswerer : public ModelService {
+constexpr int64_t kDefaultParallel = 4;
+
+// Conversations side by side (answer/answer_service.h).
+class ParallelService : public ModelService {
  public:
-  LockedAnswerer(std::unique_ptr<Answerer> answerer, const ServiceOptions& options,
-                 const PictureOptions& pictures)
-      : answerer_(std::move(answerer)), options_(options), pictures_(pictures) {}
+  ParallelService(std::unique_ptr<AnswerService> service, const ServiceOptions& options,
+                  const PictureOptions& pictures)
+      : service_(std::move(service)), options_(options), pictures_(pictures) {}
 
   Result<Answer> answer(std::span<const ChatTurn> turns, std::span<Picture> pictures,
                         const AnswerOptions& options, const AnswerEvents& events,
                         const std::atomic<bool>* cancel) override {
-    return in_turn(cancel, [&] {
-      return answerer_->answer(turns, pictures, options, pictures_, events, cancel);
-    });
+    return service_->answer(turns, pictures, options, pictures_, events, cancel);
   }
-
   Result<Answer> complete(std::string_view prompt, const AnswerOptions& options,
                           const AnswerEvents& events, const std::atomic<bool>* cancel) override {
-    return in_turn(cancel,
-                   [&] { return complete_raw(*answerer_, prompt, options, events, cancel); });
+    return service_->complete(prompt, options, events, cancel);
   }
 
-  const LoadedModel& loaded() const override { return answerer_->loaded(); }
-  const MemoryPlan& plan() const override { return answerer_->session().plan(); }
-  const Residency& residency() const override { return answerer_->session().residency(); }
+  const LoadedModel& loaded() const override { return service_->loaded(); }
+  const MemoryPlan& plan() const override { return service_->plan(); }
+  const Residency& residency() const override { return service_->residency(); }
   const KernelChoice& kernels() const override { return options_.kernels; }
-  int64_t reserved_bytes() const override { return answerer_->session().anonymous_bytes(); }
+  int64_t reserved_bytes() const override { return service_->counters().reserved_bytes; }
   int64_t limit_bytes() const override { return options_.memory_bytes; }
   const PictureOptions& picture_options() const override { return pictures_; }
-  int64_t grammar_bytes() const override { return options_.grammar_bytes; }
-  ServiceStatus status() const override { return {processing_, waiting_}; }
-  bool is_advancing() const override { return true; }
+  // Each of the answers at a time may have one.
+  int64_t grammar_bytes() const override { return options_.grammar_bytes / options_.parallel; }
+  ServiceStatus status() const override {
+    const AnswerService::Counters counters = service_->counters();
+    return {counters.running, counters.queued};
+  }
+  bool is_advancing() const override { return service_->is_advancing(kStalledMs); }
 
  private:
-  Result<Answer> in_turn(const std::atomic<bool>* cancel, FunctionRef<Result<Answer>()> work) {
-    if (++waiting_ > options_.max_waiting + 1) {
-      --waiting_;
-      return fail(ErrorCode::kBusy, fmt::format("{} requests wait already", options_.max_waiting));
-    }
-    std::unique_lock lock(mutex_, std::defer_lock);
-    while (!lock.try_lock_for(std::chrono::milliseconds(20))) {
-      if (cancel != nullptr && *cancel) {
-        --waiting_;
-        return fail(ErrorCode::kCancelled, "the request was cancelled");
-      }
-    }
-    --waiting_;
-    processing_ = 1;
-    auto answer = work();
-    processing_ = 0;
-    return answer;
-  }
+  static constexpr int64_t kStalledMs = 120'000; // longer than any run of a model that is used
 
-  std::unique_ptr<Answerer> answerer_;
+  std::unique_ptr<AnswerService> service_;
   ServiceOptions options_;
   PictureOptions pictures_;
-  std::timed_mutex mutex_;
-  std::atomic<int64_t> waiting_{0}, processing_{0};
 };
 
 // Pictures of every shape that may come: the square one has the most pixels, the long ones may have
@@ -109,6 +89,8 @@ Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
   limits.chunk_tokens = std::min(options.chunk_tokens, limits.context_tokens);
   if (options.memory_bytes > 0)
     limits.memory_bytes = std::max<int64_t>(1, options.memory_bytes - options.grammar_bytes);
+  AnswerService::Options service;
+  service.max_queue = options.max_waiting;
   PictureOptions pictures;
   if (model.pictures) {
     const PictureSpec& spec = *model.pictures;
@@ -126,12 +108,23 @@ Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
       limits.max_patches =
           std::max(limits.max_patches, pictures.max_tokens * spec.merge_size * spec.merge_size);
     limits.feature_tokens = limits.context_tokens; // all pictures that a conversation can name
-    PINHOLE_TRY(auto answerer,
-                Answerer::create(loaded, limits, std::span(largest).first(1), options.kernels));
-    return std::make_unique<LockedAnswerer>(std::move(answerer), options, pictures);
+    service.pictures.push_back(largest[0]);
   }
-  PINHOLE_TRY(auto answerer, Answerer::create(loaded, limits, {}, options.kernels));
-  return std::make_unique<LockedAnswerer>(std::move(answerer), options, pictures);
+  service.limits = limits;
+  ServiceOptions chosen = options;
+  chosen.parallel = options.parallel > 0 ? options.parallel : kDefaultParallel;
+  while (true) {
+    service.parallel = chosen.parallel;
+    auto answers = AnswerService::create(loaded, service, options.kernels);
+    const bool fits = answers && !(*answers)->residency().streams();
+    if (!fits && options.parallel == 0 && chosen.parallel > 1) {
+      chosen.parallel /= 2;
+      continue;
+    }
+    if (!answers)
+      return tl::unexpected(std::move(answers.error()));
+    return std::make_unique<ParallelService>(std::move(*answers), chosen, pictures);
+  }
 }
 
 } // namespace pinhole::serve

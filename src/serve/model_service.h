@@ -49,7 +49,9 @@ class ModelService {
 struct ServiceOptions {
   int64_t context_tokens = 0; // 0: kDefaultContext, or the model's if that is less
   int64_t chunk_tokens = 512;
-  int64_t parallel = 1;
+  // Answers at the same time; 0: 4, or as many less that the weights still stay in memory beside
+  // their contexts.
+  int64_t parallel = 0;
   int64_t memory_bytes = 0;     // that this process may take
   int64_t max_image_tokens = 0; // 0: three quarters of the context, or the model's own bound
   int64_t max_image_pixels = 25'000'000;
