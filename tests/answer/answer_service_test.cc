@@ -457,7 +457,10 @@ TEST(AnswerService, StoppingEndsWhatRunsAndWhatWaits) {
       return callers[static_cast<size_t>(i)]->ask(*service, kLong);
     }));
   }
-  ASSERT_TRUE(soon([&] { return service->counters().queued == 2; }));
+  ASSERT_TRUE(soon([&] {
+    const AnswerService::Counters now = service->counters();
+    return now.running == 2 && now.queued == 2;
+  }));
   service->stop();
   for (auto& one : all) {
     const auto result = one.get();
