@@ -93,7 +93,8 @@ export class Cost {
 
   draw(out) {
     const time = out.predicted_seconds;
-    lead.replaceChildren("First word in about ", Object.assign(document.createElement("strong"),
+    const about = time.first_token < 0.1 ? "" : "about ";
+    lead.replaceChildren("First word in ", about, Object.assign(document.createElement("strong"),
       { textContent: seconds(time.first_token) }), out.queue.processing ? ", after the questions before it" : "");
     const rows = out.pictures.map((picture, i) => [
       out.pictures.length > 1 ? `Picture ${i + 1}` : "Picture",

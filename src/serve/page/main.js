@@ -109,6 +109,7 @@ async function send() {
     if (failed) reply.below = "Not whole.";
     conversation.turns.push(reply);
     drawn.below(reply);
+    keepInView(drawn.item);
     keep();
   }
   drawBusy();
@@ -170,7 +171,11 @@ function drawTurn(turn) {
   return { item, text, below };
 }
 
+// Above the composer, which may lie over the end of the page. Who has scrolled up to read is left there.
 function keepInView(item, always = false) {
+  const composer = $("composer");
+  const isSticky = getComputedStyle(composer).position === "sticky";
+  item.style.scrollMarginBottom = isSticky ? `${composer.offsetHeight + 32}px` : "0";
   const space = item.getBoundingClientRect().bottom - window.innerHeight;
   if (always || space < 400) item.scrollIntoView({ block: "nearest" });
 }

@@ -8,7 +8,7 @@ export function bytes(count) {
 }
 
 export function seconds(value) {
-  if (value < 0.1) return "less than 0.1 s";
+  if (value < 0.1) return "< 0.1 s";
   if (value < 10) return `${value.toFixed(1)} s`;
   if (value < 90) return `${Math.round(value)} s`;
   return `${Math.round(value / 60)} min`;
