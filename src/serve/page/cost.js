@@ -102,10 +102,10 @@ export class Cost {
     ]);
     rows.push(["Text", plural(out.prompt_tokens - out.picture_tokens, "token")]);
     rows.push(["Together", `${count(out.prompt_tokens)} of ${count(out.context_tokens)}`]);
-    if (out.pictures.length) rows.push(["Seeing the picture", seconds(time.picture + time.encode)]);
-    rows.push(["Reading the question", seconds(time.prefill)]);
+    if (out.pictures.length) rows.push(["Seeing", seconds(time.picture + time.encode)]);
+    rows.push(["Reading", seconds(time.prefill)]);
     if (out.predicted_tokens_per_second)
-      rows.push(["Then", `${count(out.predicted_tokens_per_second)} tokens a second`]);
+      rows.push(["Answering", `${count(out.predicted_tokens_per_second)} tokens a second`]);
     numbers(list, rows);
   }
 }

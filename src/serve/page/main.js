@@ -223,7 +223,7 @@ function showProblem(problem) {
   $("error-raw").textContent = raw;
   $("error-details").hidden = raw === "";
   $("error").hidden = false;
-  $("error").scrollIntoView({ block: "nearest" });
+  requestAnimationFrame(() => keepInView($("error"), true)); // once the composer has its height
 }
 
 function hideProblem() {
@@ -247,7 +247,7 @@ async function take(files) {
   }
   drawPending();
   cost.changed();
-  question.focus();
+  question.focus({ preventScroll: true });
 }
 
 for (const [button, input] of [["choose", "file"], ["camera", "camera-file"]]) {
