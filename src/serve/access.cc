@@ -98,8 +98,9 @@ std::optional<HttpProblem> Access::refuse(const RequestHead& head) const {
                        fmt::format("pages of '{}' may not ask here; --cors names those that may",
                                    origin.substr(0, 100))};
   }
-  const bool is_open = head.path() == "/health" ||
-                       ((head.method == "GET" || head.method == "HEAD") && is_page_path(head.path()));
+  const bool is_open =
+      head.path() == "/health" ||
+      ((head.method == "GET" || head.method == "HEAD") && is_page_path(head.path()));
   if (!keys_.empty() && !is_open && !has_key(head)) {
     return HttpProblem{401, "a key is needed: send 'Authorization: Bearer KEY' with the one of "
                             "--api-key"};

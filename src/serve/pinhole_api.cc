@@ -233,18 +233,17 @@ HttpReply running(Api& api, HttpRequest&) {
   }
   const int64_t processing = api.registry.num_processing();
   const ProcessMemory process = process_memory();
-  return ok(
-      {{"models", std::move(models)},
-       {"memory_bytes",
-        {{"reserved", reserved},
-         {"mapped", mapped},
-         {"limit", api.registry.limit_bytes()},
-         {"process_anonymous", process.anonymous_bytes},
-         {"process_file", process.file_bytes}}},
-       {"queue",
-        {{"processing", processing},
-         {"waiting", std::max<int64_t>(0, api.metrics.processing - processing)}}},
-       {"version", api.options.version}});
+  return ok({{"models", std::move(models)},
+             {"memory_bytes",
+              {{"reserved", reserved},
+               {"mapped", mapped},
+               {"limit", api.registry.limit_bytes()},
+               {"process_anonymous", process.anonymous_bytes},
+               {"process_file", process.file_bytes}}},
+             {"queue",
+              {{"processing", processing},
+               {"waiting", std::max<int64_t>(0, api.metrics.processing - processing)}}},
+             {"version", api.options.version}});
 }
 
 } // namespace pinhole::serve
