@@ -150,6 +150,8 @@ const failed = await run({
         await stop();
         await page.locator("#ask").waitFor();
         assert.equal(await page.textContent("#status"), "Stopped.");
+        assert.equal(await page.inputValue("#question"), "List all boxes.", "nothing was said: as before");
+        assert.equal(await page.locator(".turn").count(), 0);
       } finally {
         process.kill(server.pid, "SIGCONT");
       }

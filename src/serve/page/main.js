@@ -74,9 +74,10 @@ async function send() {
   const reply = { role: "assistant", text: "", pictures: [], below: "" };
   const drawn = drawTurn(reply);
   answering = new AbortController();
+  say("Sent. Waiting for the server…");
   drawBusy();
   drawn.text.setAttribute("aria-busy", "true");
-  let failed = null;
+  let failed = null, isStopped = false;
   try {
     const body = { model: model(), messages: await messages(conversation.turns, sizes) };
     const end = await ask(body, {
@@ -91,22 +92,23 @@ async function send() {
     });
     reply.below = numbersOf(end);
   } catch (problem) {
-    if (problem.name === "AbortError") reply.below = "Stopped.";
+    if (problem.name === "AbortError") isStopped = true;
     else failed = problem;
   }
   answering = null;
   drawn.text.removeAttribute("aria-busy");
-  say(failed ? "" : reply.below === "Stopped." ? "Stopped." : "The answer is here.");
-  if (failed && reply.text === "") {
+  say(failed ? "" : isStopped ? "Stopped." : "The answer is here.");
+  if ((failed || isStopped) && reply.text === "") {
     // As before the question, so that it can be changed and asked again.
     conversation.turns.pop();
     asked.item.remove();
     drawn.item.remove();
-    question.value = draft.text;
-    pending = draft.pictures;
+    if (question.value === "") question.value = draft.text;
+    pending = [...draft.pictures, ...pending];
     drawPending();
   } else {
     if (failed) reply.below = "Not whole.";
+    if (isStopped) reply.below = "Stopped.";
     conversation.turns.push(reply);
     drawn.below(reply);
     keepInView(drawn.item);

@@ -40,6 +40,8 @@ const BY_CODE = {
   invalid_image: "The server cannot read this picture. It reads JPEG, PNG and WebP; the file may be damaged.",
   too_many_images: "There are too many pictures in this conversation. Begin a new one.",
   no_vision: "This model reads no pictures. Choose another model, or ask without a picture.",
+  busy: "The server is busy: too many questions wait already. Try again in a moment.",
+  cancelled: "The server ended before the answer was whole.",
   model_not_found: "The server has no model of this name any more. Load the page again.",
 };
 const BY_STATUS = {
