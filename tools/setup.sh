@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the build needs, from Debian packages: tools/setup.sh [--with fuzz|bench|arm64|format]...
+# Installs what the build needs, from Debian packages: tools/setup.sh [--with fuzz|bench|arm64|format|browser]...
 # The list below is the only one. Installs only what is missing; prints nothing when nothing is.
 set -euo pipefail
 
@@ -18,6 +18,8 @@ while [ $# -gt 0 ]; do
     "--with fuzz") packages+=(clang libclang-rt-14-dev) ;;
     "--with bench") packages+=(libbenchmark-dev) ;;
     "--with format") packages+=(clang-format-14) ;;
+    # The tests of the page (tests/browser) and with npm clients (tests/conformance).
+    "--with browser") packages+=(nodejs npm chromium) ;;
     "--with arm64")
       packages+=(crossbuild-essential-arm64 qemu-user)
       foreign=(libfmt-dev libspdlog-dev libssl-dev liblzma-dev libcpp-httplib-dev libcurl4-openssl-dev
@@ -26,7 +28,7 @@ while [ $# -gt 0 ]; do
       packages+=("${foreign[@]/%/:arm64}")
       ;;
     *)
-      echo "usage: tools/setup.sh [--with fuzz|bench|arm64|format]..." >&2
+      echo "usage: tools/setup.sh [--with fuzz|bench|arm64|format|browser]..." >&2
       exit 2
       ;;
   esac

@@ -1,5 +1,7 @@
 #include "serve/access.h"
 
+#include "serve/page.h"
+
 #include <algorithm>
 #include <arpa/inet.h>
 #include <fmt/format.h>
@@ -96,7 +98,10 @@ std::optional<HttpProblem> Access::refuse(const RequestHead& head) const {
                        fmt::format("pages of '{}' may not ask here; --cors names those that may",
                                    origin.substr(0, 100))};
   }
-  if (!keys_.empty() && head.path() != "/health" && !has_key(head)) {
+  const bool is_open =
+      head.path() == "/health" ||
+      ((head.method == "GET" || head.method == "HEAD") && is_page_path(head.path()));
+  if (!keys_.empty() && !is_open && !has_key(head)) {
     return HttpProblem{401, "a key is needed: send 'Authorization: Bearer KEY' with the one of "
                             "--api-key"};
   }

@@ -1,10 +1,14 @@
 #include "serve/pinhole_api.h"
 
+#include "base/memory_limit.h"
 #include "serve/fields.h"
 #include "serve/forecast.h"
 #include "serve/openai_request.h"
 
+#include <algorithm>
 #include <fmt/format.h>
+#include <fstream>
+#include <iterator>
 
 namespace pinhole::serve {
 
@@ -21,6 +25,19 @@ HttpReply ok(const Json& body) {
 
 HttpReply reply_or_error(ApiResult<HttpReply> reply) {
   return reply ? std::move(*reply) : error_reply(reply.error(), ApiStyle::kOpenAi);
+}
+
+// What of this process is in memory now, as Linux counts it (proc(5), status).
+struct ProcessMemory {
+  int64_t anonymous_bytes = 0;
+  int64_t file_bytes = 0; // pages of mapped files: weights, the program
+};
+
+ProcessMemory process_memory() {
+  std::ifstream file("/proc/self/status");
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  std::replace(text.begin(), text.end(), '\t', ' '); // as /proc/meminfo has it
+  return {meminfo_bytes(text, "RssAnon").value_or(0), meminfo_bytes(text, "RssFile").value_or(0)};
 }
 
 // A text of the form: a field, or a file's content.
@@ -195,11 +212,38 @@ HttpReply metrics_page(Api& api, HttpRequest&) {
   return reply;
 }
 
-HttpReply root_page(Api&, HttpRequest&) {
-  HttpReply reply;
-  reply.content_type = "text/plain";
-  reply.body = "pinhole is running\n";
-  return reply;
+HttpReply running(Api& api, HttpRequest&) {
+  const bool is_ready = api.registry.is_ready();
+  const std::string default_name = api.registry.default_name();
+  Json models = Json::array();
+  int64_t reserved = 0, mapped = 0;
+  for (const ModelCard& card : api.registry.list()) {
+    const bool is_loading = !card.is_loaded && !is_ready && card.name == default_name;
+    reserved += card.is_loaded ? card.reserved_bytes : 0;
+    mapped += card.is_loaded ? card.mapped_bytes : 0;
+    models.push_back(
+        {{"name", card.name},
+         {"phase", card.is_loaded ? "loaded"
+                   : is_loading   ? "loading"
+                                  : "unloaded"},
+         {"reserved_bytes", card.reserved_bytes},
+         {"mapped_bytes", card.mapped_bytes},
+         {"context_tokens", card.context_tokens},
+         {"expires_in_s", card.expires_in ? Json(card.expires_in->count() / 1000) : Json()}});
+  }
+  const int64_t processing = api.registry.num_processing();
+  const ProcessMemory process = process_memory();
+  return ok({{"models", std::move(models)},
+             {"memory_bytes",
+              {{"reserved", reserved},
+               {"mapped", mapped},
+               {"limit", api.registry.limit_bytes()},
+               {"process_anonymous", process.anonymous_bytes},
+               {"process_file", process.file_bytes}}},
+             {"queue",
+              {{"processing", processing},
+               {"waiting", std::max<int64_t>(0, api.metrics.processing - processing)}}},
+             {"version", api.options.version}});
 }
 
 } // namespace pinhole::serve

@@ -2,6 +2,7 @@
 
 #include "serve/ollama.h"
 #include "serve/openai.h"
+#include "serve/page.h"
 #include "serve/pinhole_api.h"
 
 namespace pinhole::serve {
@@ -14,7 +15,9 @@ std::vector<HttpRoute> make_routes(Api& api) {
     Handle handle;
   };
   constexpr Row kRows[] = {
-      {"GET", "/", root_page},
+      {"GET", "/", page},
+      {"GET", "/page/*", page_file},
+      {"GET", "/running", running},
       {"GET", "/health", health},
       {"GET", "/v1/health", health},
       {"GET", "/metrics", metrics_page},

@@ -40,6 +40,7 @@ export async function serve(...args) {
   }
   return {
     url,
+    pid: child.pid,
     async stop() {
       child.kill("SIGTERM");
       const code = await ended;

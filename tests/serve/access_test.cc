@@ -10,7 +10,8 @@
 namespace pinhole::serve {
 namespace {
 
-int status_of(const Access& access, const std::string& headers, const std::string& path = "/") {
+int status_of(const Access& access, const std::string& headers,
+              const std::string& path = "/v1/models") {
   const auto head = parse_head("GET " + path + " HTTP/1.1\r\n" + headers + "\r\n");
   EXPECT_TRUE(head);
   const auto why = access.refuse(*head);
@@ -74,6 +75,13 @@ TEST(Access, Keys) {
   EXPECT_EQ(status_of(access, host + "Authorization: Basic c2VjcmV0\r\n"), 401);
   EXPECT_EQ(status_of(access, host, "/health"), 200) << "for supervisors without a key";
   EXPECT_EQ(status_of(access, host, "/metrics"), 401);
+  EXPECT_EQ(status_of(access, host, "/"), 200) << "the page, which asks for the key";
+  EXPECT_EQ(status_of(access, host, "/page/main.js"), 200);
+  EXPECT_EQ(status_of(access, host, "/page"), 401);
+  EXPECT_EQ(status_of(access, host, "/running"), 401);
+  const auto post = parse_head("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_EQ(access.refuse(*post)->status, 401);
+  EXPECT_EQ(status_of(access, "Host: evil.example\r\n", "/"), 421);
 }
 
 // RFC 4648, section 10.

@@ -407,6 +407,44 @@ TEST_F(ServerTest, TokenizeAndBack) {
   EXPECT_EQ(post("/detokenize", {{"tokens", {-1}}}).status, 400);
 }
 
+TEST_F(ServerTest, ThePageAndItsFiles) {
+  const Reply page = get("/");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_EQ(page.headers.at("content-type"), "text/html; charset=utf-8");
+  EXPECT_EQ(page.body, pinhole::testing::read_file(
+                           pinhole::testing::source_path("src/serve/page/index.html")));
+  const std::string policy = page.headers.at("content-security-policy");
+  EXPECT_TRUE(policy.starts_with("default-src 'none'; ")) << policy;
+  EXPECT_EQ(policy.find("unsafe"), std::string::npos) << policy;
+  const Reply script = get("/page/main.js");
+  EXPECT_EQ(script.headers.at("content-type"), "text/javascript; charset=utf-8");
+  EXPECT_EQ(script.headers.at("content-security-policy"), policy);
+  EXPECT_EQ(get("/page/page.css").headers.at("content-type"), "text/css; charset=utf-8");
+  for (const char* path :
+       {"/page/", "/page/nothing.js", "/page/../page.cc", "/page/%2e%2e/page.cc"})
+    EXPECT_EQ(get(path).status, 404) << path;
+}
+
+TEST_F(ServerTest, Running) {
+  const auto load = [](int keep_alive) {
+    post("/api/generate", {{"model", kName}, {"keep_alive", keep_alive}, {"stream", false}});
+  };
+  load(-1);
+  const Json loaded = parse(get("/running").body);
+  EXPECT_EQ(loaded["models"][0]["name"], kName);
+  EXPECT_EQ(loaded["models"][0]["phase"], "loaded");
+  EXPECT_EQ(loaded["models"][0]["context_tokens"], kContext);
+  EXPECT_EQ(loaded["memory_bytes"]["reserved"], model_->list().front().reserved_bytes);
+  EXPECT_GT(loaded["memory_bytes"]["process_anonymous"], 0);
+  EXPECT_GT(loaded["memory_bytes"]["process_file"], 0);
+  EXPECT_EQ(loaded["queue"], (Json{{"processing", 0}, {"waiting", 0}}));
+  load(0);
+  const Json unloaded = parse(get("/running").body);
+  EXPECT_EQ(unloaded["models"][0]["phase"], "unloaded");
+  EXPECT_EQ(unloaded["memory_bytes"]["reserved"], 0);
+  load(-1);
+}
+
 TEST_F(ServerTest, HealthMetricsAndRoot) {
   const Json health = parse(get("/health").body);
   EXPECT_EQ(health["status"], "ok");
