@@ -145,11 +145,10 @@ Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Pictu
       const double encode_start = now_ms();
       answer.timings.picture += encode_start - decode_start;
       keep.push_back(*picture.digest);
-      const PatchLayout layout = patch_layout(spec);
       PINHOLE_TRY(encoded, session_->encode(
                                *picture.digest, picture.grid,
                                [&](int64_t begin, int64_t end, float* out) {
-                                 write_patches(image, layout, begin, end, out);
+                                 write_rows(image, picture, spec, begin, end, out);
                                },
                                keep, cancel));
       answer.timings.encode += now_ms() - encode_start;

@@ -1,6 +1,7 @@
 #include "answer/picture.h"
 
 #include "base/checked.h"
+#include "image/tiles.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -72,6 +73,20 @@ Result<Size> target_size(const Picture& picture, const PictureSpec& spec,
   return *target;
 }
 
+Status lay_on_tiles(Picture& picture, const PictureSpec& spec, const PictureOptions& options) {
+  if (options.min_tokens > 1) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("a picture is 1 token of this model's prompt, --min-image-tokens is {}",
+                            options.min_tokens));
+  }
+  const Size size{picture.height_px, picture.width_px};
+  const TileGrid canvas = choose_canvas(size, spec.square_px, spec.max_tiles);
+  picture.target = fit_to_canvas(size, canvas, spec.square_px);
+  const int64_t side = spec.square_px / spec.patch_size;
+  picture.grid = {side, side, spec.merge_size, spec.max_tiles, canvas.rows, canvas.cols};
+  return {};
+}
+
 } // namespace
 
 PatchLayout patch_layout(const PictureSpec& spec) {
@@ -84,10 +99,20 @@ PatchLayout patch_layout(const PictureSpec& spec) {
   return layout;
 }
 
+void write_rows(const Image& image, const Picture& picture, const PictureSpec& spec,
+                int64_t row_begin, int64_t row_end, float* out) {
+  const PatchLayout patches = patch_layout(spec);
+  const PatchGrid& grid = picture.grid;
+  if (grid.tiles == 0)
+    return write_patches(image, patches, row_begin, row_end, out);
+  write_tiles(image, {patches, spec.square_px, grid.tiles, {grid.tile_rows, grid.tile_cols}},
+              row_begin, row_end, out);
+}
+
 void add_pictures(std::span<const Picture> pictures, RunShape& shape) {
   int64_t tokens = 0;
   for (const Picture& picture : pictures) {
-    tokens += picture.tokens;
+    tokens += picture.grid.tokens();
     shape.max_patches = std::max(shape.max_patches, picture.grid.patches());
     shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
   }
@@ -109,10 +134,14 @@ Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string na
                 picture.name, "scale the picture down");
   }
   picture.file_bytes = width_px * height_px;
-  PINHOLE_TRY(picture.target, target_size(picture, spec, options));
-  picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
-                  spec.merge_size};
-  picture.tokens = picture.grid.tokens();
+  if (spec.max_tiles > 0) {
+    PINHOLE_CHECK(lay_on_tiles(picture, spec, options));
+  } else {
+    PINHOLE_TRY(picture.target, target_size(picture, spec, options));
+    picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
+                    spec.merge_size};
+  }
+  picture.tokens = spec.feature_slots > 0 ? picture.grid.tokens() : 1;
   return picture;
 }
 
@@ -128,16 +157,20 @@ Result<Picture> open_picture(std::string bytes, std::string name, const PictureS
 
 Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
                                const PictureOptions& options) {
-  PINHOLE_TRY(Image image, decode_picture(as_bytes(picture.bytes), options.limits,
-                                          AlphaPolicy::kDrop, picture.name));
+  PINHOLE_TRY(Image image,
+              decode_picture(as_bytes(picture.bytes), options.limits,
+                             spec.alpha_on_white ? AlphaPolicy::kWhite : AlphaPolicy::kDrop,
+                             picture.name));
   if (image.width != picture.target.width || image.height != picture.target.height) {
     image = resize(image, picture.target, spec.bilinear ? Filter::kBilinear : Filter::kBicubic);
   }
   Sha256 hash;
-  const std::string preprocessing =
+  std::string preprocessing =
       fmt::format("{}x{} patch {} merge {} frames {} mean {} {} {} std {} {} {}", image.width,
                   image.height, spec.patch_size, spec.merge_size, spec.frames, spec.mean[0],
                   spec.mean[1], spec.mean[2], spec.std[0], spec.std[1], spec.std[2]);
+  if (picture.grid.tiles > 0)
+    preprocessing += fmt::format(" canvas {}x{}", picture.grid.tile_rows, picture.grid.tile_cols);
   hash.update(preprocessing.data(), preprocessing.size());
   hash.update(image.rgb.data(), image.rgb.size());
   picture.digest = hash.finish();

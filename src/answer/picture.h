@@ -31,7 +31,7 @@ struct Picture {
   int64_t height_px = 0;
   Size target; // what it is resized to
   PatchGrid grid;
-  int64_t tokens = 0;
+  int64_t tokens = 0;                 // of the prompt
   std::optional<Sha256Digest> digest; // of pixels + preprocessing; known after decoding
 
   // Pixels held while it is decoded and, where it is, resized.
@@ -56,6 +56,9 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
                                const PictureOptions& options);
 
 PatchLayout patch_layout(const PictureSpec& spec);
+// Rows [row_begin, row_end) of what the tower reads; `image` from decode_for_model().
+void write_rows(const Image& image, const Picture& picture, const PictureSpec& spec,
+                int64_t row_begin, int64_t row_end, float* out);
 
 // What these pictures need of a run, at least: the one place that plans and runs take it from.
 void add_pictures(std::span<const Picture> pictures, RunShape& shape);

@@ -24,6 +24,7 @@ struct Prompt {
   std::vector<PromptToken> tokens;
   int32_t next_position = 0; // of the first generated token
   int64_t picture_tokens = 0;
+  bool is_cross = false; // pictures are one token each, without rows of features
 };
 
 // Renders the chat template. Words of a user that spell a control token stay ordinary text: an

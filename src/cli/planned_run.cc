@@ -162,8 +162,11 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
   run.question.chunk_tokens = run.memory.shape.chunk_tokens;
   run.question.context_tokens = shape.context_tokens;
   run.question.parallel = request.parallel;
-  run.question.prompt_tokens = request.text_tokens + shape.feature_tokens;
+  run.question.prompt_tokens = request.text_tokens;
   for (const Picture& picture : run.pictures) {
+    run.question.prompt_tokens += picture.tokens;
+    if (model.cache.has_cross())
+      run.question.picture_keys += picture.grid.seen_tokens();
     run.question.picture_patches.push_back(picture.grid.patches());
     run.question.picture_pixels += picture.width_px * picture.height_px;
   }

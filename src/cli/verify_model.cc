@@ -1,5 +1,6 @@
 // Model cases: prompts, positions, picture features, logits and greedy tokens against the
 // reference.
+#include "cli/verify_pixels.h"
 #include "cli/verify_report.h"
 
 #include "answer/loaded_model.h"
@@ -20,36 +21,6 @@ namespace pinhole::cli {
 namespace fs = std::filesystem;
 
 namespace {
-
-// Differences of a set of numbers from the expected ones.
-struct Difference {
-  double max_abs = 0;
-  double sum_square_error = 0, sum_square = 0, sum_square_own = 0, dot = 0;
-  int64_t count = 0;
-  bool finite = true;
-
-  void add(std::span<const float> own, std::span<const float> expected) {
-    for (size_t i = 0; i < expected.size(); ++i) {
-      const double a = own[i];
-      const double b = expected[i];
-      finite = finite && std::isfinite(a);
-      max_abs = std::max(max_abs, std::abs(a - b));
-      sum_square_error += (a - b) * (a - b);
-      sum_square += b * b;
-      sum_square_own += a * a;
-      dot += a * b;
-    }
-    count += static_cast<int64_t>(expected.size());
-  }
-  double rms() const {
-    return count == 0 ? 0 : std::sqrt(sum_square_error / static_cast<double>(count));
-  }
-  double relative() const { return sum_square == 0 ? 0 : std::sqrt(sum_square_error / sum_square); }
-  double cosine() const {
-    const double norm = std::sqrt(sum_square) * std::sqrt(sum_square_own);
-    return norm == 0 ? (sum_square == sum_square_own ? 1 : 0) : dot / norm;
-  }
-};
 
 // What a run is held to (golden/README.md): f32 arithmetic, reduced precision, quantised
 // activations.
@@ -140,6 +111,8 @@ class CaseRun {
       tokens_.push_back(picture.tokens);
       pictures_.push_back(std::move(picture));
     }
+    if (!grids_.empty() && fs::exists(input("aspect_ratio_ids.npy")))
+      PINHOLE_CHECK(check_arrangements());
     if (grids_.empty() || !fs::exists(input("image_grid_thw.npy")))
       return {};
     PINHOLE_TRY(const NpyArray grid, load(input("image_grid_thw.npy")));
@@ -149,6 +122,20 @@ class CaseRun {
                         thw[3 * i + 2] == grids_[i].width;
       expect(same,
              fmt::format("picture {} has a grid of {} x {}", i, grids_[i].height, grids_[i].width));
+    }
+    return {};
+  }
+
+  // aspect_ratio_ids [1, pictures].
+  Status check_arrangements() {
+    PINHOLE_TRY(const NpyArray array, load(input("aspect_ratio_ids.npy")));
+    PINHOLE_TRY(const std::vector<int64_t> ids, array.ints());
+    expect(ids.size() == grids_.size(), "not an aspect ratio for each picture");
+    for (size_t i = 0; i < std::min(ids.size(), grids_.size()); ++i) {
+      expect(ids[i] == grids_[i].arrangement(),
+             fmt::format("picture {} lies on {} x {} tiles, aspect ratio {}, expected {}", i,
+                         grids_[i].tile_rows, grids_[i].tile_cols, grids_[i].arrangement(),
+                         ids[i]));
     }
     return {};
   }
@@ -193,6 +180,7 @@ class CaseRun {
       shape.max_patches = std::max(shape.max_patches, grid.patches());
       shape.feature_tokens += grid.tokens();
     }
+    is_cross_ = loaded_.model.cache.has_cross();
     shape.output_rows = shape.chunk_tokens;
     PINHOLE_TRY(session_, Session::create(loaded_.model, {shape, kernels_}));
     return {};
@@ -202,20 +190,22 @@ class CaseRun {
     if (pictures_.empty())
       return {};
     const PictureSpec& spec = *loaded_.model.pictures;
-    const PatchLayout layout = patch_layout(spec);
     Difference pixels;
     std::vector<PlacedPicture> placed;
     std::vector<Sha256Digest> keep;
     for (size_t i = 0; i < pictures_.size(); ++i) {
       PINHOLE_TRY(const Image image, decode_for_model(pictures_[i], spec, {}));
       keep.push_back(*pictures_[i].digest);
-      PINHOLE_CHECK(compare_pixels(i, image, pixels));
+      if (fs::exists(input("pixel_values.npy")))
+        PINHOLE_CHECK(compare_pixels(input("pixel_values.npy"), image, pictures_, i, spec, pixels));
       PINHOLE_TRY(const auto encoded, session_->encode(
                                           *pictures_[i].digest, pictures_[i].grid,
                                           [&](int64_t begin, int64_t end, float* out) {
-                                            write_patches(image, layout, begin, end, out);
+                                            write_rows(image, pictures_[i], spec, begin, end, out);
                                           },
                                           keep));
+      if (is_cross_)
+        keep_features(pictures_[i].grid);
       placed.push_back({encoded.first_row, *pictures_[i].digest});
     }
     bind_pictures(prompt_, loaded_.image_token_id, grids_, placed);
@@ -226,74 +216,24 @@ class CaseRun {
     return compare_features();
   }
 
-  // pixel_values [patches, channels * frames * patch * patch]: of all pictures one after the other,
-  // or of the first one alone.
-  Status compare_pixels(size_t picture_idx, const Image& image, Difference& pixels) {
-    const std::string path = input("pixel_values.npy");
-    if (!fs::exists(path))
-      return {};
-    PINHOLE_TRY(const NpyArray array, load(path));
-    PINHOLE_TRY(const std::span<const float> want, array.floats());
-    if (array.shape.size() == 4)
-      return compare_planes(picture_idx, image, array, pixels);
-    PatchLayout layout = patch_layout(*loaded_.model.pictures);
-    layout.temporal = 2; // as the reference's processor writes them
-    const int64_t row = 3 * layout.temporal * layout.patch_size * layout.patch_size;
-    size_t begin = 0;
-    size_t all = 0;
-    for (size_t i = 0; i < grids_.size(); ++i) {
-      if (i == picture_idx)
-        begin = all;
-      all += static_cast<size_t>(grids_[i].patches() * row);
+  // Of pictures in cross-attention no features are kept but here.
+  void keep_features(const PatchGrid& grid) {
+    for (int64_t row = 0; row < grid.tokens(); ++row) {
+      const std::span<const float> features = session_->encoded_row(row);
+      features_.insert(features_.end(), features.begin(), features.end());
     }
-    const PatchGrid& grid = grids_[picture_idx];
-    std::vector<float> own(static_cast<size_t>(grid.patches() * row));
-    const bool first_alone = want.size() == static_cast<size_t>(grids_[0].patches() * row);
-    if (picture_idx > 0 && first_alone)
-      return {};
-    if (want.size() != all && !first_alone) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("{} pixel values, expected {}", want.size(), all), path);
-    }
-    write_patches(image, layout, 0, grid.patches(), own.data());
-    pixels.add(own, want.subspan(begin, own.size()));
-    return {};
-  }
-
-  // pixel_values [pictures, channels, height, width].
-  Status compare_planes(size_t picture_idx, const Image& image, const NpyArray& array,
-                        Difference& pixels) {
-    PINHOLE_TRY(const std::span<const float> want, array.floats());
-    const PatchLayout layout = patch_layout(*loaded_.model.pictures);
-    const PatchGrid& grid = grids_[picture_idx];
-    const int64_t side = layout.patch_size;
-    const std::vector<int64_t> shape = {static_cast<int64_t>(grids_.size()), 3, grid.height * side,
-                                        grid.width * side};
-    if (array.shape != shape || layout.temporal != 1) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("pixel values [{}], expected [{}]", fmt::join(array.shape, ", "),
-                              fmt::join(shape, ", ")),
-                  array.name);
-    }
-    const int64_t row = 3 * side * side;
-    std::vector<float> own(static_cast<size_t>(grid.patches() * row));
-    write_patches(image, layout, 0, grid.patches(), own.data());
-    std::vector<int32_t> positions(static_cast<size_t>(2 * grid.patches()));
-    patch_positions(grid, {}, positions);
-    const int64_t planes = static_cast<int64_t>(picture_idx) * 3;
-    for (int64_t i = 0; i < grid.patches() * row; ++i) {
-      const auto patch = static_cast<size_t>(i / row);
-      const int64_t channel = i % row / (side * side);
-      const int64_t y = positions[2 * patch] * side + i % (side * side) / side;
-      const int64_t x = positions[2 * patch + 1] * side + i % side;
-      const auto at = static_cast<size_t>(((planes + channel) * shape[2] + y) * shape[3] + x);
-      pixels.add({&own[static_cast<size_t>(i)], 1}, want.subspan(at, 1));
-    }
-    return {};
   }
 
   Status compare_features() {
     Difference all;
+    if (is_cross_ && fs::exists(input("vision_projected.npy"))) {
+      PINHOLE_TRY(const NpyArray array, load(input("vision_projected.npy")));
+      PINHOLE_TRY(const std::span<const float> want, array.floats());
+      expect(features_.size() == want.size(),
+             fmt::format("{} numbers of features, expected {}", features_.size(), want.size()));
+      if (features_.size() == want.size())
+        all.add(features_, want);
+    }
     for (int32_t slot = 0; slot < loaded_.model.pictures->feature_slots; ++slot) {
       std::string path =
           input(slot == 0 ? "vision_merged.npy"
@@ -418,6 +358,8 @@ class CaseRun {
   std::vector<TokenId> ids_;
   Prompt prompt_;
   std::unique_ptr<Session> session_;
+  bool is_cross_ = false;
+  std::vector<float> features_; // of all pictures in cross-attention
   std::vector<float> last_logits_;
   double logit_error_ = 0;
   std::vector<std::string> failures_;

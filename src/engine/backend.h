@@ -3,6 +3,7 @@
 
 #include "base/mapped_file.h"
 #include "engine/kv_cache.h"
+#include "engine/picture_cache.h"
 #include "model/graph.h"
 #include "plan/layout.h"
 
@@ -27,9 +28,12 @@ class WeightStream;
 
 struct RunContext {
   std::byte* arena = nullptr;
-  KvCache* cache = nullptr;                  // text graphs
-  int64_t past_tokens = 0;                   // rows of the cache that are filled
-  FeatureRows features;                      // text graphs that read pictures
+  KvCache* cache = nullptr;         // text graphs
+  int64_t past_tokens = 0;          // rows of the cache that are filled
+  FeatureRows features;             // text graphs that read pictures
+  PictureCache* pictures = nullptr; // of cross-attention layers
+  int64_t picture_row = 0;          // vision graphs: where the picture's keys begin there
+  int64_t picture_rows = 0; // of it; text graphs: of all that tokens may see, 0: no pictures
   const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
   WeightStream* stream = nullptr;            // weights that do not stay in memory
   ExpertCache* experts = nullptr;            // experts of which not all stay

@@ -47,6 +47,9 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
   PINHOLE_TRY(session->features_, AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
   PINHOLE_TRY(session->cache_, KvCache::create(model.cache, options.kernels.kv_type, p.shape));
+  PINHOLE_TRY(session->picture_cache_,
+              PictureCache::create(model.cache, options.kernels.kv_type,
+                                   p.picture_cache_bytes > 0 ? p.shape.feature_tokens : 0));
   if (p.features_bytes > 0) {
     session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
                                p.shape.feature_tokens, model.pictures->feature_size};
@@ -65,8 +68,15 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
     table.file->keep_apart(table.offset, table.bytes);
   }
   session->history_.reserve(static_cast<size_t>(p.shape.context_tokens));
-  if (p.features_bytes > 0) { // every picture has a token
-    session->pictures_.reserve(static_cast<size_t>(p.shape.feature_tokens));
+  if (p.features_bytes > 0 || p.picture_cache_bytes > 0) { // every picture has a token
+    const auto most = static_cast<size_t>(p.shape.feature_tokens);
+    session->pictures_.reserve(most);
+    if (p.picture_cache_bytes > 0) {
+      session->conversation_.reserve(most);
+      session->next_conversation_.reserve(most);
+      session->conversation_ids_.reserve(most);
+      session->picture_begins_.reserve(most + 1);
+    }
     Windows& windows = session->windows_;
     const int64_t merge = model.pictures->merge_size;
     if (model.pictures->window_size_px > 0) {
@@ -77,9 +87,11 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   return session;
 }
 
-void Session::unmap_positions() const {
-  if (positions_.file != nullptr)
-    positions_.file->unmap(positions_.offset, positions_.bytes);
+void Session::unmap_tables() const {
+  for (const FileRange& table : tables_) {
+    if (table.file != nullptr)
+      table.file->unmap(table.offset, table.bytes);
+  }
 }
 
 Status Session::stream_weights(std::span<const MappedFile* const> files) {
@@ -91,8 +103,8 @@ Status Session::stream_weights(std::span<const MappedFile* const> files) {
   }
   vision_stream_ = std::make_unique<WeightStream>(model_.vision, r.vision, files, window_);
   for (const Op& op : model_.vision.ops()) {
-    if (op.kind == OpKind::kGatherWeighted)
-      positions_ = find_table(files, model_.vision.weight(op.weight));
+    if (looks_up_table(model_.vision, op))
+      tables_.push_back(find_table(files, model_.vision.weight(op.weight)));
   }
   return {};
 }
@@ -169,9 +181,12 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     case InputKind::kKeyBegin:
     case InputKind::kKeyEnd: {
       const bool begin = input.kind == InputKind::kKeyBegin;
+      const auto seen = static_cast<size_t>(grid.seen_tokens());
       for (size_t i = 0; i < n; ++i) {
         if (input.parameter == 0) {
-          ints[i] = begin ? 0 : static_cast<int32_t>(n);
+          // Rows of empty tiles, or of nothing, do not see each other.
+          const size_t end = grid.tiles > 0 && i >= seen ? seen : n;
+          ints[i] = begin ? 0 : static_cast<int32_t>(end);
         } else {
           const auto& bound = begin ? windows_.begin : windows_.end;
           ints[i] = bound[i / unit] * static_cast<int32_t>(unit);
@@ -187,6 +202,9 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
       break;
     case InputKind::kWindowInverse:
       std::copy(windows_.inverse.begin(), windows_.inverse.end(), ints);
+      break;
+    case InputKind::kTileRows:
+      tile_numbers(grid, static_cast<TileNumbering>(input.parameter), {ints, n});
       break;
     default:
       break; // kTableWeights: with kTableRows; kPatches: by the caller
@@ -217,7 +235,9 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
                             plan_.shape.max_patches),
                 {}, "lower --max-image-tokens");
   }
-  PINHOLE_TRY(const int32_t first_row, make_room(grid.tokens(), keep));
+  const bool is_cached = model_.cache.has_cross();
+  PINHOLE_TRY(const int32_t first_row,
+              is_cached ? make_cache_room(grid.tokens(), keep) : make_room(grid.tokens(), keep));
 
   fill_vision_inputs(grid);
   for (const Input& input : model_.vision.inputs()) {
@@ -238,10 +258,13 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
   context.arena = arena_.data();
   context.cancel = cancel;
   context.stream = vision_stream_.get();
+  context.pictures = &picture_cache_;
+  context.picture_row = first_row;
+  context.picture_rows = grid.tokens();
   if (text_stream_ != nullptr)
     text_stream_->rest();
   const bool finished = backend_.run(model_.vision, plan_.vision, {grid.patches(), 0}, context);
-  unmap_positions();
+  unmap_tables();
   if (vision_stream_ != nullptr)
     vision_stream_->rest();
   if (!finished)
@@ -249,13 +272,18 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
 
   for (const Graph::Output& output : model_.vision.outputs()) {
     const int32_t slot = std::stoi(output.name.substr(output.name.find('.') + 1));
+    if (slot >= model_.pictures->feature_slots)
+      continue;
     const auto* data = reinterpret_cast<const float*>(
         value_data(model_.vision, plan_.vision, arena_.data(), output.value));
     std::memcpy(features_view_.row(slot, first_row), data,
                 static_cast<size_t>(grid.tokens() * features_view_.size) * sizeof(float));
   }
   const EncodedPicture rows{first_row, static_cast<int32_t>(grid.tokens()), false};
-  pictures_.push_back({digest, rows, clock_});
+  pictures_.push_back({digest, rows, clock_, next_picture_id_});
+  if (is_cached)
+    picture_cache_.add(next_picture_id_, grid.seen_tokens(), grid.tokens());
+  ++next_picture_id_;
   return rows;
 }
 
@@ -272,10 +300,10 @@ std::byte* Session::text_input(InputKind kind) const {
 
 Status Session::check(std::span<const PromptToken> tokens) const {
   for (const PromptToken& token : tokens) {
-    if (token.id < 0 || token.id >= model_.vocab_size) {
+    if (token.id < 0 || token.id >= model_.input_ids) {
       return fail(
           ErrorCode::kInvalidInput,
-          fmt::format("token id {} is outside the vocabulary of {}", token.id, model_.vocab_size));
+          fmt::format("token id {} is outside the vocabulary of {}", token.id, model_.input_ids));
     }
     if (token.feature_row >= plan_.shape.feature_tokens) {
       return fail(ErrorCode::kInvalidInput,
@@ -369,6 +397,10 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   }
   cache_.make_room(past, n);
   fill_key_ranges(tokens);
+  if (model_.cache.has_cross()) {
+    PINHOLE_CHECK(arrange_conversation());
+    fill_picture_inputs(tokens);
+  }
   for (int64_t i = 0; i < outputs; ++i)
     output_rows[i] = static_cast<int32_t>(n - outputs + i);
 
@@ -378,6 +410,8 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
   context.cache = &cache_;
   context.past_tokens = past;
   context.features = features_view_;
+  context.pictures = &picture_cache_;
+  context.picture_rows = conversation_.empty() ? 0 : conversation_rows_;
   context.cancel = cancel;
   context.stream = text_stream_.get();
   context.experts = experts_.get();
@@ -389,6 +423,8 @@ Result<std::span<const float>> Session::run_chunk(std::span<const PromptToken> t
     return cancelled();
   }
   history_.insert(history_.end(), tokens.begin(), tokens.end());
+  for (const PromptToken& token : tokens)
+    sight_.advance(token);
   const auto* logits = reinterpret_cast<const float*>(
       value_data(model_.text, plan_.text, arena_.data(), model_.text.outputs().front().value));
   return std::span<const float>(logits, static_cast<size_t>(outputs * model_.vocab_size));
@@ -399,6 +435,9 @@ void Session::truncate(int64_t length) {
     return;
   const size_t whole = cut_before(history_, static_cast<size_t>(length));
   history_.resize(static_cast<size_t>(cache_.usable(static_cast<int64_t>(whole))));
+  sight_ = {};
+  for (const PromptToken& token : history_)
+    sight_.advance(token);
   if (history_.empty())
     cache_.clear();
 }
@@ -408,6 +447,7 @@ Result<std::span<const float>> Session::prefill(std::span<const PromptToken> pro
                                                 FunctionRef<void(int64_t, int64_t)> progress) {
   if (prompt.empty())
     return fail(ErrorCode::kInvalidInput, "the prompt is empty");
+  PINHOLE_CHECK(set_conversation(prompt));
   size_t common = 0;
   while (common < history_.size() && common + 1 < prompt.size() &&
          history_[common].same_as(prompt[common])) {
@@ -437,6 +477,10 @@ Result<std::span<const float>> Session::prefill(std::span<const PromptToken> pro
 Result<std::span<const float>> Session::step(const PromptToken& token,
                                              const std::atomic<bool>* cancel) {
   PINHOLE_CHECK(check({&token, 1}));
+  if (model_.cache.has_cross() && token.picture_key != 0)
+    return fail(ErrorCode::kInvalidInput, "a picture comes after its prompt was read");
+  if (history_.empty())
+    conversation_.clear();
   return run_chunk({&token, 1}, 1, cancel);
 }
 
@@ -444,6 +488,8 @@ Status Session::prefill_all_logits(std::span<const PromptToken> prompt,
                                    FunctionRef<void(int64_t, std::span<const float>)> visit) {
   assert(plan_.shape.output_rows == plan_.shape.chunk_tokens);
   PINHOLE_CHECK(check(prompt));
+  if (history_.empty())
+    PINHOLE_CHECK(set_conversation(prompt));
   int64_t row = length();
   while (!prompt.empty()) {
     PINHOLE_TRY(const size_t n, next_chunk(prompt));

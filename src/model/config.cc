@@ -140,6 +140,16 @@ Result<double> HfReaderScope::number_or(std::string_view key, double fallback) c
   return json_double_or(object_, key, fallback, where_);
 }
 
+Status require_activation(const HfReaderScope& read, std::string_view expected) {
+  const Json* act = json_find(read.object(), "hidden_act");
+  if (act == nullptr || *act == expected)
+    return {};
+  return fail(ErrorCode::kUnsupported,
+              fmt::format("hidden_act {} is not supported here, only '{}'",
+                          act->dump(-1, ' ', false, Json::error_handler_t::replace), expected),
+              read.where());
+}
+
 Result<int64_t> gguf_integer(const ModelFile& file, const std::string& key, int64_t low,
                              int64_t high) {
   PINHOLE_TRY(const int64_t value, file.gguf().integer(key));

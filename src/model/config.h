@@ -66,6 +66,9 @@ class HfReaderScope {
   std::string where_;
 };
 
+// That "hidden_act", where it is given, is the one that the graph computes.
+Status require_activation(const HfReaderScope& read, std::string_view expected);
+
 Result<int64_t> gguf_integer(const ModelFile& file, const std::string& key, int64_t low,
                              int64_t high);
 Result<int64_t> gguf_integer_or(const ModelFile& file, const std::string& key, int64_t fallback,

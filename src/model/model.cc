@@ -145,6 +145,8 @@ Result<Model> describe_model(const ModelFiles& files) {
   std::vector<std::string_view> known;
   for (const Family& family : families()) {
     const std::string_view key = is_gguf ? family.gguf_arch : family.name;
+    if (key.empty())
+      continue;
     if (key == type) {
       auto model = family.describe(files);
       if (!model)
