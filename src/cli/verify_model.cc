@@ -146,8 +146,15 @@ class CaseRun {
     const Json* text = json_find(case_.info, "prompt");
     ids_.assign(ids.begin(), ids.end());
     if (text != nullptr && text->is_string()) {
-      PINHOLE_TRY(const std::vector<TokenId> own,
+      PINHOLE_TRY(std::vector<TokenId> own,
                   encode_prompt(loaded_, text->get<std::string>(), tokens_));
+      // The reference's processor leaves BOS to its tokenizer, which puts it before the prompt even
+      // where that begins with one.
+      const auto bos = loaded_.tokenizer.bos();
+      if (bos && text->get<std::string>().starts_with(loaded_.tokenizer.piece(*bos))) {
+        const std::vector<TokenId> added = loaded_.tokenizer.encode("", true, true);
+        own.insert(own.begin(), added.begin(), added.end());
+      }
       expect(own == ids_, "the prompt's token ids differ");
     }
     PINHOLE_TRY(prompt_, place_pictures(loaded_, ids_, grids_));
@@ -205,7 +212,7 @@ class CaseRun {
                                           },
                                           keep));
       if (is_cross_)
-        keep_features(pictures_[i].grid);
+        keep_features(i, encoded.from_cache);
       placed.push_back({encoded.first_row, *pictures_[i].digest});
     }
     bind_pictures(prompt_, loaded_.image_token_id, grids_, placed);
@@ -216,8 +223,20 @@ class CaseRun {
     return compare_features();
   }
 
-  // Of pictures in cross-attention no features are kept but here.
-  void keep_features(const PatchGrid& grid) {
+  // Of pictures in cross-attention no features are kept but here; of one that was encoded for an
+  // earlier place, that place's.
+  void keep_features(size_t picture_idx, bool from_cache) {
+    const PatchGrid& grid = pictures_[picture_idx].grid;
+    const size_t size = static_cast<size_t>(grid.tokens() * loaded_.model.hidden_size);
+    for (size_t i = 0; from_cache && i < picture_idx; ++i) {
+      if (pictures_[i].digest != pictures_[picture_idx].digest)
+        continue;
+      const std::vector<float> same(features_.begin() + static_cast<std::ptrdiff_t>(i * size),
+                                    features_.begin() +
+                                        static_cast<std::ptrdiff_t>((i + 1) * size));
+      features_.insert(features_.end(), same.begin(), same.end());
+      return;
+    }
     for (int64_t row = 0; row < grid.tokens(); ++row) {
       const std::span<const float> features = session_->encoded_row(row);
       features_.insert(features_.end(), features.begin(), features.end());
