@@ -156,9 +156,6 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
   run.offload = plan_offload(model, run.memory, place.gpu_bytes);
   run.in_ram = place.unified ? run.memory : without(run.offload, run.memory);
   judge(model, place, run);
-  run.first_question_bytes =
-      first_question_bytes(model, run.memory, request.text_tokens + shape.feature_tokens) +
-      run.memory.mapped_bytes + run.memory.program_mapped_bytes;
   run.question.chunk_tokens = run.memory.shape.chunk_tokens;
   run.question.context_tokens = shape.context_tokens;
   run.question.parallel = request.parallel;
@@ -170,6 +167,8 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
     run.question.picture_patches.push_back(picture.grid.patches());
     run.question.picture_pixels += picture.width_px * picture.height_px;
   }
+  run.first_question_bytes = first_question_bytes(model, run.memory, run.question.prompt_tokens) +
+                             run.memory.mapped_bytes + run.memory.program_mapped_bytes;
   return run;
 }
 

@@ -1,10 +1,10 @@
 // Keys and values of pictures for cross-attention: [layer][K, V][kv_head][rows][head_dim], as many
 // rows as a picture has tokens, written once when it is encoded, whatever text follows.
 //
-// What a token sees must be one range of rows. So each picture has two pieces, the rows that hold it
-// and those of tiles that it leaves empty, and before a conversation is read its pieces are brought
-// to the front: the first pieces of its pictures in their order, then the second ones. Invariant:
-// pieces follow each other without gaps from row 0 on.
+// What a token sees must be one range of rows. So each picture has two pieces, the rows that hold
+// it and those of tiles that it leaves empty, and before a conversation is read its pieces are
+// brought to the front: the first pieces of its pictures in their order, then the second ones.
+// Invariant: pieces follow each other without gaps from row 0 on.
 #pragma once
 
 #include "base/result.h"

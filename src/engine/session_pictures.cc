@@ -160,8 +160,7 @@ void Session::fill_picture_inputs(std::span<const PromptToken> tokens) {
     assert(sight.end <= conversation_.size());
     sees[i] = sight.end > 0 ? 1 : 0;
     begin[i] = sees[i] != 0 ? static_cast<int32_t>(picture_begins_[sight.begin]) : 0;
-    end[i] =
-        static_cast<int32_t>(sees[i] != 0 ? picture_begins_[sight.end] : conversation_rows_);
+    end[i] = static_cast<int32_t>(sees[i] != 0 ? picture_begins_[sight.end] : conversation_rows_);
   }
 }
 

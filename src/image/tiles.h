@@ -21,8 +21,8 @@ TileGrid choose_canvas(Size picture, int64_t tile_px, int64_t max_tiles);
 // get_image_size_fit_to_canvas: the size that the picture is resized to.
 Size fit_to_canvas(Size picture, TileGrid canvas, int64_t tile_px);
 
-// Rows of a tower that reads `tiles` tiles, of which the first ones hold the picture: of each tile a
-// class token (zeros), then its patches row by row as [channel][y][x], values as in PatchLayout;
+// Rows of a tower that reads `tiles` tiles, of which the first ones hold the picture: of each tile
+// a class token (zeros), then its patches row by row as [channel][y][x], values as in PatchLayout;
 // zeros for tiles that the canvas does not have, and for every row behind the last tile.
 struct TileLayout {
   PatchLayout patch; // patch_size, mean, std

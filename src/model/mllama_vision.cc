@@ -96,9 +96,9 @@ Result<MllamaVision> mllama_vision_from_hf(const ModelFile& file) {
                              c.hidden_size, c.attention_heads),
                  where);
   if (c.image_size % c.patch_size != 0)
-    return wrong(fmt::format("image_size {} is not a multiple of patch_size {}", c.image_size,
-                             c.patch_size),
-                 where);
+    return wrong(
+        fmt::format("image_size {} is not a multiple of patch_size {}", c.image_size, c.patch_size),
+        where);
   if (channels != 3)
     return wrong(fmt::format("num_channels is {}, expected 3", channels), where);
   if (output_dim != c.output_dim())
@@ -122,8 +122,8 @@ struct Encoder { // one of the two transformers
   bool is_gated = false;
 };
 
-void encoder_layer(Graph& g, const Encoder& encoder, const MllamaVision& c, int layer,
-                            ValueId x, const Graph::KeyRange& keys) {
+void encoder_layer(Graph& g, const Encoder& encoder, const MllamaVision& c, int layer, ValueId x,
+                   const Graph::KeyRange& keys) {
   WeightTable& w = encoder.weights;
   const int64_t n = c.hidden_size;
   const auto eps = static_cast<float>(c.norm_eps);

@@ -105,10 +105,11 @@ int64_t touched_bytes(const MemoryPlan& plan, const CacheSpec& cache, kernels::K
 int64_t first_question_bytes(const Model& model, const MemoryPlan& plan, int64_t prompt_tokens) {
   const RowBinding rows{std::clamp<int64_t>(prompt_tokens, 1, plan.text.max_rows.items),
                         plan.text.max_rows.outputs};
-  const int64_t prefill_bytes =
-      lay_out(model.text, rows, plan.shape.context_tokens, plan.text.kernels).arena_bytes;
+  const int64_t prefill_bytes = lay_out(model.text, rows, plan.shape.context_tokens,
+                                        plan.text.kernels, plan.shape.feature_tokens)
+                                    .arena_bytes;
   const int64_t arena_bytes = std::max(plan.vision.arena_bytes, prefill_bytes);
-  return plan.fixed_bytes + plan.features_bytes +
+  return plan.fixed_bytes + plan.features_bytes + plan.picture_cache_bytes +
          std::max(plan.vision.arena_bytes + plan.picture_io_bytes,
                   arena_bytes + plan.kv_cache_bytes);
 }

@@ -85,8 +85,8 @@ RunShape shape_of(int64_t context, int64_t pictures) {
   RunShape shape;
   shape.context_tokens = context;
   shape.chunk_tokens = 64;
-  shape.max_patches = pictures > 0 ? 4 * 1032 : 0;
-  shape.feature_tokens = pictures * 4 * 1025;
+  shape.max_patches = pictures > 0 ? 4 * 1608 : 0;
+  shape.feature_tokens = pictures * 4 * 1601;
   return shape;
 }
 
@@ -95,7 +95,7 @@ TEST(MllamaPlan, PicturesHaveACacheOfTheirOwn) {
   const auto plan = [&](int64_t context, int64_t pictures) {
     return take(plan_memory(described->model, shape_of(context, pictures), scalar()));
   };
-  const int64_t picture = 4100 * 2 * 8 * 8 * 128 * 2;
+  const int64_t picture = 6404 * 2 * 8 * 8 * 128 * 2;
   for (const int64_t context : {64, 4096, 65536}) {
     EXPECT_EQ(plan(context, 1).picture_cache_bytes, picture);
     EXPECT_EQ(plan(context, 3).picture_cache_bytes, 3 * picture);
@@ -140,13 +140,13 @@ TEST(MllamaPlan, WorkCountsThePicturesThatATokenSees) {
   shape.past_tokens = 10;
   const Work text = total(described->model.text, shape);
   EXPECT_EQ(text.cache_bytes, 11.0 * 2 * 32 * 8 * 128 * 2);
-  shape.picture_keys = 1025;
+  shape.picture_keys = 1601;
   const Work seen = total(described->model.text, shape);
-  EXPECT_EQ(seen.cache_bytes - text.cache_bytes, 1025.0 * 2 * 8 * 8 * 128 * 2);
+  EXPECT_EQ(seen.cache_bytes - text.cache_bytes, 1601.0 * 2 * 8 * 8 * 128 * 2);
   const double matrices = 8.0 * (2 * 4096 * 4096 + 3 * 4096 * 14336);
   EXPECT_EQ(seen.weight_bytes - text.weight_bytes, 2 * matrices);
   // Two operations for each weight; q k and p v of each key in each of 32 heads of 128.
-  EXPECT_EQ(seen.flops - text.flops, 2 * matrices + 8 * 4.0 * 1025 * 4096);
+  EXPECT_EQ(seen.flops - text.flops, 2 * matrices + 8 * 4.0 * 1601 * 4096);
 }
 
 TEST(MllamaPlan, TablesOfThePositionsAreLookedUpAndTheRestStreams) {
@@ -158,7 +158,7 @@ TEST(MllamaPlan, TablesOfThePositionsAreLookedUpAndTheRestStreams) {
     if (looks_up_table(model.vision, op))
       tables += model.vision.weight(op.weight).rows * model.vision.weight(op.weight).cols;
   }
-  EXPECT_EQ(tables, (9 * 4 + 9 * 4 + 1025 + 9 * 4 * 1025) * 1280);
+  EXPECT_EQ(tables, (9 * 4 + 9 * 4 + 1601 + 9 * 4 * 1601) * 1280);
   const int64_t limit = int64_t{6} << 30;
   const Residency residency = take(plan_residency(model, plan, limit));
   EXPECT_TRUE(residency.streams());
