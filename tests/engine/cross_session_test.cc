@@ -251,7 +251,7 @@ TEST_F(CrossSessions, CancelledEncodeLeavesNoPicture) {
       b_->digest, b_->grid,
       [&](int64_t begin, int64_t end, float* out) { b_->write(begin, end, out); }, {}, &cancel));
   EXPECT_FALSE(s->find_picture(b_->digest));
-  EXPECT_EQ(max_difference(answer(*s, {{5}, {0, a_.get()}, {9}}), want), 0);
+  EXPECT_LE(max_difference(answer(*s, {{5}, {0, a_.get()}, {9}}), want), kClose);
 }
 
 TEST_F(CrossSessions, StreamedWeightsGiveTheSameNumbers) {
