@@ -121,7 +121,6 @@ TEST(Mllama, WhatIsNotComputedIsRefused) {
     expect("config.json", "vision_config", key, value, named);
   };
   text("hidden_act", "gelu", "hidden_act");
-  text("tie_word_embeddings", true, "tie_word_embeddings");
   text("cross_attention_layers", Json::array({1, 5}), "cross_attention_layers");
   text("cross_attention_layers", Json::array({-1}), "cross_attention_layers");
   text("cross_attention_layers", "1", "cross_attention_layers");
