@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build make pkg-config ccache
   nlohmann-json3-dev libfmt-dev libspdlog-dev libcli11-dev libexpected-dev libtomlplusplus-dev libssl-dev liblzma-dev
-  libcurl4-openssl-dev ca-certificates
+  libcpp-httplib-dev libcurl4-openssl-dev ca-certificates
   libjpeg62-turbo-dev libpng-dev libwebp-dev
   libpcre2-dev libutf8proc-dev
   libgtest-dev libgmock-dev
@@ -20,7 +20,8 @@ while [ $# -gt 0 ]; do
     "--with format") packages+=(clang-format-14) ;;
     "--with arm64")
       packages+=(crossbuild-essential-arm64 qemu-user)
-      foreign=(libfmt-dev libspdlog-dev libssl-dev liblzma-dev libcurl4-openssl-dev libjpeg62-turbo-dev libpng-dev
+      foreign=(libfmt-dev libspdlog-dev libssl-dev liblzma-dev libcpp-httplib-dev libcurl4-openssl-dev
+        libjpeg62-turbo-dev libpng-dev
         libwebp-dev libpcre2-dev libutf8proc-dev libgtest-dev libgmock-dev)
       packages+=("${foreign[@]/%/:arm64}")
       ;;

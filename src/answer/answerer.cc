@@ -1,5 +1,6 @@
 #include "answer/answerer.h"
 
+#include "answer/logprobs.h"
 #include "base/checked.h"
 
 #include <algorithm>
@@ -27,60 +28,17 @@ std::vector<size_t> picture_order(std::span<const ChatTurn> turns) {
 
 } // namespace
 
-std::string_view finish_reason_name(FinishReason reason) {
-  switch (reason) {
-  case FinishReason::kStop:
-    return "stop";
-  case FinishReason::kLength:
-    return "length";
-  case FinishReason::kContext:
-    return "context";
-  }
-  return "?";
-}
-
-std::string StopFilter::push(std::string_view text) {
-  if (stopped_)
-    return {};
-  held_ += text;
-  size_t cut = std::string::npos;
-  for (const std::string& stop : stops_) {
-    if (!stop.empty())
-      cut = std::min(cut, held_.find(stop));
-  }
-  if (cut != std::string::npos) {
-    stopped_ = true;
-    std::string out = held_.substr(0, cut);
-    held_.clear();
-    return out;
-  }
-  // Hold back the longest tail that begins a stop string.
-  size_t keep = 0;
-  for (const std::string& stop : stops_) {
-    for (size_t n = std::min(held_.size(), stop.empty() ? 0 : stop.size() - 1); n > keep; --n) {
-      if (held_.ends_with(std::string_view(stop).substr(0, n)))
-        keep = n;
-    }
-  }
-  std::string out = held_.substr(0, held_.size() - keep);
-  held_.erase(0, held_.size() - keep);
-  return out;
-}
-
-std::string StopFilter::finish() {
-  std::string out;
-  std::swap(out, held_);
-  return stopped_ ? std::string() : out;
-}
-
 Result<std::vector<TokenId>> count_prompt(const LoadedModel& loaded,
                                           std::span<const ChatTurn> turns,
                                           std::span<const Picture> pictures) {
   PINHOLE_TRY(const std::string rendered, render_chat(loaded, turns));
   std::vector<int64_t> tokens;
-  for (const size_t i : picture_order(turns))
-    tokens.push_back(pictures[i].tokens);
-  return encode_prompt(loaded, rendered, tokens);
+  std::vector<int64_t> row_tokens;
+  for (const size_t i : picture_order(turns)) {
+    tokens.push_back(pictures[i].image_tokens);
+    row_tokens.push_back(pictures[i].grid.width / pictures[i].grid.merge);
+  }
+  return encode_prompt(loaded, rendered, tokens, row_tokens);
 }
 
 Result<std::unique_ptr<Answerer>> Answerer::create(const LoadedModel& loaded, const Limits& limits,
@@ -112,7 +70,7 @@ Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Pictu
   const std::vector<size_t> order = picture_order(turns);
   std::vector<PatchGrid> grids;
   for (const size_t i : order)
-    grids.push_back(pictures[i].grid);
+    grids.insert(grids.end(), static_cast<size_t>(pictures[i].pieces), pictures[i].grid);
   PINHOLE_TRY(Prompt prompt, place_pictures(loaded_, ids, grids));
   answer.prompt_tokens = static_cast<int64_t>(prompt.tokens.size());
   answer.picture_tokens = prompt.picture_tokens;
@@ -126,8 +84,8 @@ Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Pictu
 
   std::vector<Sha256Digest> keep;
   for (const size_t i : order) {
-    if (pictures[i].digest)
-      keep.push_back(*pictures[i].digest);
+    for (int64_t piece = 0; pictures[i].digest && piece < pictures[i].pieces; ++piece)
+      keep.push_back(piece_digest(pictures[i], piece));
   }
   PINHOLE_CHECK(session_->admit(keep));
   std::vector<PlacedPicture> placed;
@@ -135,27 +93,35 @@ Result<Answer> Answerer::answer(std::span<const ChatTurn> turns, std::span<Pictu
     Picture& picture = pictures[order[n]];
     events.on_progress("encoding picture", static_cast<int64_t>(n),
                        static_cast<int64_t>(order.size()));
-    std::optional<Session::EncodedPicture> encoded;
-    if (picture.digest)
-      encoded = session_->find_picture(*picture.digest);
-    if (!encoded) {
-      const PictureSpec& spec = *loaded_.model.pictures;
-      const double decode_start = now_ms();
-      PINHOLE_TRY(const Image image, decode_for_model(picture, spec, picture_options));
-      const double encode_start = now_ms();
-      answer.timings.picture += encode_start - decode_start;
-      keep.push_back(*picture.digest);
-      PINHOLE_TRY(encoded, session_->encode(
-                               *picture.digest, picture.grid,
-                               [&](int64_t begin, int64_t end, float* out) {
-                                 write_rows(image, picture, spec, begin, end, out);
-                               },
-                               keep, cancel));
-      answer.timings.encode += now_ms() - encode_start;
-      if (!encoded->from_cache)
-        ++answer.encoded_pictures;
+    const PictureSpec& spec = *loaded_.model.pictures;
+    std::optional<Image> image; // decoded when a piece of it must be encoded
+    bool is_new = false;
+    for (int64_t piece = 0; piece < picture.pieces; ++piece) {
+      std::optional<Session::EncodedPicture> encoded;
+      if (picture.digest)
+        encoded = session_->find_picture(piece_digest(picture, piece));
+      if (!encoded) {
+        const double decode_start = now_ms();
+        if (!image) {
+          PINHOLE_TRY(image, decode_for_model(picture, spec, picture_options));
+        }
+        const double encode_start = now_ms();
+        answer.timings.picture += encode_start - decode_start;
+        keep.push_back(piece_digest(picture, piece));
+        const int64_t first = piece * picture.grid.patches();
+        PINHOLE_TRY(encoded, session_->encode(
+                                 keep.back(), picture.grid,
+                                 [&](int64_t begin, int64_t end, float* out) {
+                                   write_rows(*image, picture, spec, first + begin, first + end,
+                                              out);
+                                 },
+                                 keep, cancel));
+        answer.timings.encode += now_ms() - encode_start;
+        is_new = is_new || !encoded->from_cache;
+      }
+      placed.push_back({encoded->first_row, piece_digest(picture, piece)});
     }
-    placed.push_back({encoded->first_row, *picture.digest});
+    answer.encoded_pictures += is_new ? 1 : 0;
   }
   bind_pictures(prompt, loaded_.image_token_id, grids, placed);
 
@@ -217,6 +183,10 @@ Result<Answer> Answerer::generate(Answer answer, const Prompt& prompt,
       break;
     }
     answer.ids.push_back(id);
+    if (options.top_logprobs >= 0) {
+      answer.logprobs.push_back(choose_token(logits, id, options.top_logprobs, loaded_.tokenizer));
+      events.on_token(answer.logprobs.back());
+    }
     emit(decoder.push(id));
     if (matcher)
       matcher->accept(id);

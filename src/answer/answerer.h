@@ -1,12 +1,11 @@
 // Questions about pictures, answered as a stream of text: the layer that commands and servers use.
 #pragma once
 
+#include "answer/answer.h"
 #include "answer/loaded_model.h"
 #include "answer/picture.h"
 #include "answer/prompt.h"
-#include "base/function_ref.h"
 #include "base/result.h"
-#include "engine/sampler.h"
 #include "engine/session.h"
 #include "text/grammar/matcher.h"
 
@@ -14,50 +13,9 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
-#include <string_view>
 #include <vector>
 
 namespace pinhole {
-
-struct AnswerOptions {
-  SamplingOptions sampling;
-  int64_t max_new_tokens = 512;
-  std::vector<std::string> stop; // the answer ends before the first of these
-  bool ignore_eos = false;       // for measuring: always max_new_tokens
-  // The answer is a text of this grammar (its beginning, when it is cut), and ends where nothing
-  // can follow; ignore_eos does not count then.
-  std::optional<Grammar> grammar;
-};
-
-enum class FinishReason { kStop, kLength, kContext };
-std::string_view finish_reason_name(FinishReason reason);
-
-struct AnswerTimings { // milliseconds, from the start of the request
-  double picture = 0;  // decoding and resizing
-  double encode = 0;   // vision tower
-  double prefill = 0;
-  double first_token = 0; // from the start of the request to the first token
-  double decode = 0;      // the tokens after the first
-};
-
-struct Answer {
-  std::string text;
-  std::vector<TokenId> ids; // generated, without the stop token
-  FinishReason finish = FinishReason::kStop;
-  int64_t prompt_tokens = 0;
-  int64_t picture_tokens = 0;
-  int64_t generated_tokens = 0; // the stop token included
-  int64_t reused_tokens = 0;    // of the prompt, found in the cache
-  int64_t encoded_pictures = 0; // that were not found in the cache
-  AnswerTimings timings;
-};
-
-// What happens, for progress displays.
-struct AnswerEvents {
-  FunctionRef<void(std::string_view text)> on_text;
-  FunctionRef<void(std::string_view stage, int64_t done, int64_t total)> on_progress;
-};
 
 class Answerer {
  public:
@@ -100,19 +58,5 @@ class Answerer {
 Result<std::vector<TokenId>> count_prompt(const LoadedModel& loaded,
                                           std::span<const ChatTurn> turns,
                                           std::span<const Picture> pictures);
-
-// Ends streamed text before the first stop string, holding back what might become one.
-class StopFilter {
- public:
-  explicit StopFilter(const std::vector<std::string>& stops) : stops_(stops) {}
-  std::string push(std::string_view text); // text that is certain
-  std::string finish();                    // what was held back
-  bool stopped() const { return stopped_; }
-
- private:
-  const std::vector<std::string>& stops_;
-  std::string held_;
-  bool stopped_ = false;
-};
 
 } // namespace pinhole

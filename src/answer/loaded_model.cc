@@ -64,7 +64,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
   PINHOLE_TRY(ChatTemplate chat_template,
               ChatTemplate::parse(source, files.text.path() + ", chat template"));
   auto loaded = std::unique_ptr<LoadedModel>(new LoadedModel{
-      std::move(files), Model{}, std::move(tokenizer), std::move(chat_template), {}, {}, -1});
+      std::move(files), Model{}, std::move(tokenizer), std::move(chat_template), {}, {}, -1, -1});
   // Described after the files stand at their final address: the graph points at their tensors.
   PINHOLE_TRY(loaded->model, describe_model(loaded->files));
   loaded->model.vocabulary_bytes = loaded->tokenizer.table_bytes();
@@ -90,14 +90,18 @@ Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
     }
   }
   if (const auto& pictures = loaded->model.pictures) {
-    const auto id = loaded->tokenizer.find(pictures->image_token);
-    if (!id) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("the vocabulary has no '{}', which stands for pictures",
-                              pictures->image_token),
-                  loaded->files.text.path());
+    const std::pair<const std::string&, TokenId&> tokens[] = {
+        {pictures->image_token, loaded->image_token_id},
+        {pictures->row_break, loaded->row_break_id}};
+    for (const auto& [text, token] : tokens) {
+      const auto id = text.empty() ? TokenId{-1} : loaded->tokenizer.find(text);
+      if (!id) {
+        return fail(ErrorCode::kInvalidInput,
+                    fmt::format("the vocabulary has no '{}', which stands for pictures", text),
+                    loaded->files.text.path());
+      }
+      token = *id;
     }
-    loaded->image_token_id = *id;
   }
   return loaded;
 }

@@ -21,6 +21,7 @@ struct LoadedModel {
   std::vector<TokenId> stop_tokens;        // end of sequence, end of turn
   std::vector<std::string> control_tokens; // texts that must not come from a user's words
   TokenId image_token_id = -1;             // of one picture token; -1: the model reads no pictures
+  TokenId row_break_id = -1;               // between rows of them; -1: none
 
   bool is_stop(TokenId id) const;
 };

@@ -1,10 +1,14 @@
 #include "answer/picture.h"
 
 #include "base/checked.h"
+#include "base/function_ref.h"
 #include "image/tiles.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <fmt/format.h>
+#include <limits>
 #include <span>
 
 namespace pinhole {
@@ -41,10 +45,154 @@ Result<Size> square_size(const PictureSpec& spec, const PictureOptions& options)
   return Size{spec.square_px, spec.square_px};
 }
 
+tl::unexpected<Error> cannot_cost(const Picture& picture, const PictureOptions& options,
+                                  int64_t fewest, int64_t most) {
+  const bool too_many = options.max_tokens > 0 && fewest > options.max_tokens;
+  return fail(ErrorCode::kInvalidInput,
+              fmt::format("this model makes {} to {} tokens of a picture of {} x {} px, {} is {}",
+                          fewest, most, picture.width_px, picture.height_px,
+                          too_many ? "--max-image-tokens" : "--min-image-tokens",
+                          too_many ? options.max_tokens : options.min_tokens),
+              picture.name);
+}
+
+// --- no side above a bound ---
+
+int64_t row_breaks(const PictureSpec& spec, const Size& size) {
+  return spec.row_break.empty() ? 0 : size.height / (spec.patch_size * spec.merge_size) - 1;
+}
+
+int64_t cost(const PictureSpec& spec, const Size& size) {
+  return spec.tokens(size.height, size.width) + row_breaks(spec, size);
+}
+
+// get_resize_output_image_size of transformers' models/pixtral/image_processing_pixtral.py; with
+// `enlarge` a smaller picture is scaled up to that side.
+Size within_side(const Picture& picture, int64_t factor, int64_t longest_px, bool enlarge) {
+  auto height = static_cast<double>(picture.height_px);
+  auto width = static_cast<double>(picture.width_px);
+  const double ratio = std::max(height, width) / static_cast<double>(longest_px);
+  if (ratio > 1 || enlarge) {
+    height = std::max(1.0, std::floor(height / ratio)); // where the reference has 0, and fails
+    width = std::max(1.0, std::floor(width / ratio));
+  }
+  return {round_up(static_cast<int64_t>(height), factor),
+          round_up(static_cast<int64_t>(width), factor)};
+}
+
+// The smallest side in [1, high] for which `holds`, given that it holds for larger ones too.
+int64_t smallest_side(int64_t high, FunctionRef<bool(int64_t)> holds) {
+  int64_t low = 1;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (holds(middle))
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  return low;
+}
+
+Result<Size> bounded_size(const Picture& picture, const PictureSpec& spec,
+                          const PictureOptions& options) {
+  const int64_t factor = spec.patch_size * spec.merge_size;
+  const int64_t longest = spec.longest_px;
+  Size size = within_side(picture, factor, longest, false);
+  if (options.max_tokens > 0 && cost(spec, size) > options.max_tokens) {
+    const int64_t side = smallest_side(longest, [&](int64_t px) {
+      return cost(spec, within_side(picture, factor, px, false)) > options.max_tokens;
+    });
+    size = within_side(picture, factor, side - 1, false);
+  } else if (cost(spec, size) < options.min_tokens) {
+    const int64_t side = smallest_side(longest, [&](int64_t px) {
+      return cost(spec, within_side(picture, factor, px, true)) >= options.min_tokens;
+    });
+    size = within_side(picture, factor, side, true);
+  }
+  const int64_t tokens = cost(spec, size);
+  if (tokens < options.min_tokens || (options.max_tokens > 0 && tokens > options.max_tokens)) {
+    return cannot_cost(picture, options, 1,
+                       cost(spec, within_side(picture, factor, longest, true)));
+  }
+  return size;
+}
+
+// --- pieces ---
+
+// get_optimal_tiled_canvas of transformers' models/got_ocr2/image_processing_got_ocr2.py, of the
+// arrangements whose tokens are within the bounds. Columns and rows; none: 0.
+Size best_grid(const Picture& picture, const PictureSpec& spec, int64_t min_pieces,
+               int64_t max_pieces) {
+  const auto height = static_cast<double>(picture.height_px);
+  const auto width = static_cast<double>(picture.width_px);
+  const double ratio = width / height;
+  double best = std::numeric_limits<double>::infinity();
+  Size grid{0, 0};
+  // By number of squares, then by columns.
+  for (int64_t count = min_pieces; count <= max_pieces; ++count) {
+    for (int64_t cols = 1; cols <= count; ++cols) {
+      if (count % cols != 0)
+        continue;
+      const int64_t rows = count / cols;
+      const double off = std::abs(ratio - static_cast<double>(cols) / static_cast<double>(rows));
+      const double squares_px = static_cast<double>(spec.square_px * spec.square_px * count);
+      if (off < best || (off == best && width * height > 0.5 * squares_px)) {
+        best = off;
+        grid = {rows, cols};
+      }
+    }
+  }
+  return grid;
+}
+
+Result<Size> canvas_size(const Picture& picture, const PictureSpec& spec,
+                         const PictureOptions& options) {
+  const int64_t each = spec.tokens(spec.square_px, spec.square_px);
+  const auto tokens_of = [&](int64_t count) { return each * (count > 1 ? count + 1 : 1); };
+  int64_t low = spec.min_pieces;
+  int64_t high = spec.max_pieces;
+  while (low <= high && tokens_of(low) < options.min_tokens)
+    ++low;
+  while (low <= high && options.max_tokens > 0 && tokens_of(high) > options.max_tokens)
+    --high;
+  if (low > high)
+    return cannot_cost(picture, options, tokens_of(spec.min_pieces), tokens_of(spec.max_pieces));
+  const Size grid = best_grid(picture, spec, low, high);
+  return Size{grid.height * spec.square_px, grid.width * spec.square_px};
+}
+
+// The squares of a canvas below each other, and `whole` below them.
+Image stack_pieces(const Image& canvas, const Image& whole) {
+  const int64_t side = whole.width;
+  const auto line = static_cast<size_t>(3 * side);
+  const int64_t cols = canvas.width / side;
+  const int64_t count = canvas.height / side * cols;
+  Image out{side, (count + 1) * side, {}};
+  out.rgb.resize(line * static_cast<size_t>(out.height));
+  uint8_t* to = out.rgb.data();
+  for (int64_t piece = 0; piece < count; ++piece) {
+    for (int64_t y = 0; y < side; ++y, to += line) {
+      const int64_t at = (piece / cols * side + y) * canvas.width + piece % cols * side;
+      std::memcpy(to, canvas.rgb.data() + 3 * at, line);
+    }
+  }
+  std::copy(whole.rgb.begin(), whole.rgb.end(), to);
+  return out;
+}
+
 Result<Size> target_size(const Picture& picture, const PictureSpec& spec,
                          const PictureOptions& options) {
+  if (options.max_tokens > 0 && options.min_tokens > options.max_tokens) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
+                            options.min_tokens, options.max_tokens));
+  }
+  if (spec.max_pieces > 0)
+    return canvas_size(picture, spec, options);
   if (spec.square_px > 0)
     return square_size(spec, options);
+  if (spec.longest_px > 0)
+    return bounded_size(picture, spec, options);
   const int64_t factor = spec.patch_size * spec.merge_size;
   int64_t min_pixels = spec.min_pixels;
   int64_t max_pixels = spec.max_pixels;
@@ -56,11 +204,6 @@ Result<Size> target_size(const Picture& picture, const PictureSpec& spec,
     min_pixels = std::min(min_pixels, max_pixels);
   if (options.min_tokens > 0 && options.max_tokens == 0)
     max_pixels = std::max(min_pixels, max_pixels);
-  if (min_pixels > max_pixels) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("--min-image-tokens {} is more than --max-image-tokens {}",
-                            options.min_tokens, options.max_tokens));
-  }
   auto target = smart_resize({picture.height_px, picture.width_px}, factor, min_pixels, max_pixels);
   if (!target)
     return fail_in(picture.name, std::move(target.error()));
@@ -84,6 +227,25 @@ Status lay_on_tiles(Picture& picture, const PictureSpec& spec, const PictureOpti
   picture.target = fit_to_canvas(size, canvas, spec.square_px);
   const int64_t side = spec.square_px / spec.patch_size;
   picture.grid = {side, side, spec.merge_size, spec.max_tiles, canvas.rows, canvas.cols};
+  picture.image_tokens = picture.tokens = 1;
+  return {};
+}
+
+Status lay_out_pieces(Picture& picture, const PictureSpec& spec, const PictureOptions& options) {
+  PINHOLE_TRY(picture.target, target_size(picture, spec, options));
+  Size piece = picture.target;
+  if (spec.max_pieces > 0) {
+    const int64_t squares =
+        picture.target.height * picture.target.width / (spec.square_px * spec.square_px);
+    piece = {spec.square_px, spec.square_px};
+    if (squares > 1) {
+      picture.pieces = squares + 1;
+      picture.piece_px = spec.square_px;
+    }
+  }
+  picture.grid = {piece.height / spec.patch_size, piece.width / spec.patch_size, spec.merge_size};
+  picture.image_tokens = picture.feature_tokens();
+  picture.tokens = picture.image_tokens + row_breaks(spec, piece);
   return {};
 }
 
@@ -112,11 +274,21 @@ void write_rows(const Image& image, const Picture& picture, const PictureSpec& s
 void add_pictures(std::span<const Picture> pictures, RunShape& shape) {
   int64_t tokens = 0;
   for (const Picture& picture : pictures) {
-    tokens += picture.grid.tokens();
+    tokens += picture.feature_tokens();
     shape.max_patches = std::max(shape.max_patches, picture.grid.patches());
     shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
   }
   shape.feature_tokens = std::max(shape.feature_tokens, tokens);
+}
+
+void add_pictures(std::span<const Picture> pictures, const Model& model, QuestionShape& question) {
+  for (const Picture& picture : pictures) {
+    if (model.cache.has_cross())
+      question.picture_keys += picture.grid.seen_tokens();
+    question.picture_patches.insert(question.picture_patches.end(),
+                                    static_cast<size_t>(picture.pieces), picture.grid.patches());
+    question.picture_pixels += picture.width_px * picture.height_px;
+  }
 }
 
 Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string name,
@@ -134,14 +306,10 @@ Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string na
                 picture.name, "scale the picture down");
   }
   picture.file_bytes = width_px * height_px;
-  if (spec.max_tiles > 0) {
+  if (spec.max_tiles > 0)
     PINHOLE_CHECK(lay_on_tiles(picture, spec, options));
-  } else {
-    PINHOLE_TRY(picture.target, target_size(picture, spec, options));
-    picture.grid = {picture.target.height / spec.patch_size, picture.target.width / spec.patch_size,
-                    spec.merge_size};
-  }
-  picture.tokens = spec.feature_slots > 0 ? picture.grid.tokens() : 1;
+  else
+    PINHOLE_CHECK(lay_out_pieces(picture, spec, options));
   return picture;
 }
 
@@ -161,9 +329,14 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
               decode_picture(as_bytes(picture.bytes), options.limits,
                              spec.alpha_on_white ? AlphaPolicy::kWhite : AlphaPolicy::kDrop,
                              picture.name));
-  if (image.width != picture.target.width || image.height != picture.target.height) {
-    image = resize(image, picture.target, spec.bilinear ? Filter::kBilinear : Filter::kBicubic);
-  }
+  const Filter filter = spec.bilinear ? Filter::kBilinear : Filter::kBicubic;
+  Image whole;
+  if (picture.pieces > 1)
+    whole = resize(image, {picture.piece_px, picture.piece_px}, filter);
+  if (image.width != picture.target.width || image.height != picture.target.height)
+    image = resize(image, picture.target, filter);
+  if (picture.pieces > 1)
+    image = stack_pieces(image, whole);
   Sha256 hash;
   std::string preprocessing =
       fmt::format("{}x{} patch {} merge {} frames {} mean {} {} {} std {} {} {}", image.width,
@@ -175,6 +348,15 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
   hash.update(image.rgb.data(), image.rgb.size());
   picture.digest = hash.finish();
   return image;
+}
+
+Sha256Digest piece_digest(const Picture& picture, int64_t piece) {
+  if (picture.pieces == 1)
+    return *picture.digest;
+  Sha256 hash;
+  hash.update(picture.digest->data(), picture.digest->size());
+  hash.update(&piece, sizeof piece);
+  return hash.finish();
 }
 
 } // namespace pinhole

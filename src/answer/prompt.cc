@@ -1,5 +1,7 @@
 #include "answer/prompt.h"
 
+#include "base/function_ref.h"
+
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
@@ -65,32 +67,75 @@ std::string expand_picture_marks(const LoadedModel& loaded, std::string_view tex
 
 enum class ContentForm { kParts, kText };
 
+// The same in all texts of a value that a template may write.
+Json guard_all(const Json& value, const std::vector<std::string>& control_tokens) {
+  if (value.is_string())
+    return guard(value.get_ref<const std::string&>(), control_tokens);
+  Json out = value;
+  if (value.is_structured()) {
+    for (Json& member : out)
+      member = guard_all(member, control_tokens);
+  }
+  return out;
+}
+
+// A turn's content where its pictures stand between its words; `picture` writes one.
+void write_parts(const ChatTurn& turn, const std::vector<std::string>& control_tokens,
+                 FunctionRef<void()> picture, FunctionRef<void(std::string text)> words) {
+  size_t at = 0;
+  for (size_t i = 0; i < turn.pictures.size(); ++i) {
+    const size_t place = i < turn.picture_places.size() ? turn.picture_places[i] : 0;
+    if (place > at && place <= turn.text.size()) {
+      words(guard(std::string_view(turn.text).substr(at, place - at), control_tokens));
+      at = place;
+    }
+    picture();
+  }
+  if (at < turn.text.size() || at == 0)
+    words(guard(std::string_view(turn.text).substr(at), control_tokens));
+}
+
 // Parts are what multimodal templates read; text-only templates get the image tokens in the text.
 Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, ContentForm form) {
   Json messages = Json::array();
   for (const ChatTurn& turn : turns) {
-    const std::string text = guard(turn.text, loaded.control_tokens);
     Json message = {{"role", turn.role}};
     if (turn.pictures.empty()) {
-      message["content"] = text;
+      message["content"] = guard(turn.text, loaded.control_tokens);
     } else if (form == ContentForm::kParts) {
       Json content = Json::array();
-      for (size_t i = 0; i < turn.pictures.size(); ++i)
-        content.push_back({{"type", "image"}});
-      content.push_back({{"type", "text"}, {"text", text}});
+      write_parts(
+          turn, loaded.control_tokens,
+          [&] {
+            content.push_back({{"type", "image"}});
+          },
+          [&](std::string text) {
+            content.push_back({{"type", "text"}, {"text", std::move(text)}});
+          });
       message["content"] = std::move(content);
     } else {
       const PictureSpec& spec = *loaded.model.pictures;
       std::string content;
-      for (size_t i = 0; i < turn.pictures.size(); ++i) {
-        content += spec.picture_mark.empty() ? spec.before + spec.image_token + spec.after
-                                             : spec.picture_mark;
-      }
-      message["content"] = content + text;
+      write_parts(
+          turn, loaded.control_tokens,
+          [&] {
+            content += spec.picture_mark.empty() ? spec.before + spec.image_token + spec.after
+                                                 : spec.picture_mark;
+          },
+          [&](std::string text) { content += text; });
+      message["content"] = std::move(content);
     }
+    if (turn.tool_calls.is_array())
+      message["tool_calls"] = guard_all(turn.tool_calls, loaded.control_tokens);
+    if (!turn.tool_name.empty())
+      message["name"] = guard(turn.tool_name, loaded.control_tokens);
+    if (!turn.tool_call_id.empty())
+      message["tool_call_id"] = guard(turn.tool_call_id, loaded.control_tokens);
     messages.push_back(std::move(message));
   }
   Json context = {{"messages", std::move(messages)}, {"add_generation_prompt", true}};
+  if (!turns.empty() && turns[0].tools.is_array() && !turns[0].tools.empty())
+    context["tools"] = guard_all(turns[0].tools, loaded.control_tokens);
   const auto token_text = [&](std::optional<TokenId> id) {
     return id ? std::string(loaded.tokenizer.piece(*id)) : std::string();
   };
@@ -100,6 +145,16 @@ Json chat_context(const LoadedModel& loaded, std::span<const ChatTurn> turns, Co
 }
 
 } // namespace
+
+bool template_knows_tools(const LoadedModel& loaded) {
+  constexpr const char* kName = "pinhole_example_tool";
+  ChatTurn turn{"user", "x", {}};
+  turn.tools =
+      Json::array({{{"type", "function"},
+                    {"function", {{"name", kName}, {"parameters", {{"type", "object"}}}}}}});
+  const auto rendered = render_chat(loaded, {&turn, 1});
+  return rendered && rendered->find(kName) != std::string::npos;
+}
 
 Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns) {
   size_t pictures = 0;
@@ -127,7 +182,8 @@ Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatT
 }
 
 Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view text,
-                                           std::span<const int64_t> picture_tokens) {
+                                           std::span<const int64_t> picture_tokens,
+                                           std::span<const int64_t> row_tokens) {
   const std::string expanded = expand_picture_marks(loaded, text);
   std::string_view rendered = expanded;
   std::vector<TokenId> ids;
@@ -149,7 +205,14 @@ Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::strin
                     fmt::format("the prompt has more image tokens than the {} pictures",
                                 picture_tokens.size()));
       }
-      ids.insert(ids.end(), static_cast<size_t>(picture_tokens[picture++]), id);
+      const int64_t count = picture_tokens[picture];
+      const bool in_rows = loaded.row_break_id >= 0 && picture < row_tokens.size();
+      for (int64_t i = 0; i < count; ++i) {
+        if (in_rows && i > 0 && i % row_tokens[picture] == 0)
+          ids.push_back(loaded.row_break_id);
+        ids.push_back(id);
+      }
+      ++picture;
     }
     rendered.remove_prefix(std::min(rendered.size(), end + kSplitMark.size()));
     first = false;
@@ -183,6 +246,12 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
     const int64_t height = prompt.is_cross ? 1 : grid.height / grid.merge;
     const int64_t width = prompt.is_cross ? 1 : grid.width / grid.merge;
     for (int64_t t = 0; t < height * width; ++t, ++i) {
+      if (loaded.row_break_id >= 0 && t > 0 && t % width == 0 && i < ids.size() &&
+          ids[i] == loaded.row_break_id) {
+        prompt.tokens.push_back({ids[i], {position, position, position}});
+        ++position;
+        ++i;
+      }
       if (i >= ids.size() || ids[i] != loaded.image_token_id) {
         return fail(ErrorCode::kInvalidInput,
                     fmt::format("picture {} needs {} image tokens, the prompt has {}", picture,
@@ -194,14 +263,13 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
         token.position[1] = position + static_cast<int32_t>(t / width);
         token.position[2] = position + static_cast<int32_t>(t % width);
       } else {
-        for (int32_t& axis : token.position)
-          axis += static_cast<int32_t>(t);
+        ++position;
       }
       prompt.tokens.push_back(token);
       ++prompt.picture_tokens;
     }
-    position += static_cast<int32_t>(loaded.model.position_axes == 3 ? std::max(height, width)
-                                                                     : height * width);
+    if (loaded.model.position_axes == 3)
+      position += static_cast<int32_t>(std::max(height, width));
   }
   if (picture != grids.size()) {
     return fail(

@@ -3,6 +3,7 @@
 
 #include "answer/loaded_model.h"
 #include "answer/picture.h"
+#include "base/json.h"
 #include "base/result.h"
 #include "engine/session.h"
 
@@ -14,10 +15,19 @@
 namespace pinhole {
 
 struct ChatTurn {
-  std::string role; // "system", "user", "assistant"
+  std::string role; // "system", "user", "assistant", "tool"
   std::string text;
-  std::vector<size_t>
-      pictures; // indexes into the conversation's pictures; they stand before the text
+  std::vector<size_t> pictures; // indexes into the conversation's pictures
+  // The byte of the text before which each of them stands, in ascending order; empty: before it
+  // all.
+  std::vector<size_t> picture_places = {};
+
+  // What only templates that know tools read. Of an assistant: its calls, a list of {type, id,
+  // function: {name, arguments}}, with the arguments as an object. Of "tool": whose result it is.
+  Json tool_calls = nullptr;
+  std::string tool_name = {}, tool_call_id = {};
+  // Of the first turn: the tools of the conversation, a list of {type, function}.
+  Json tools = nullptr;
 };
 
 struct Prompt {
@@ -27,17 +37,22 @@ struct Prompt {
   bool is_cross = false; // pictures are one token each, without rows of features
 };
 
+// Whether the chat template writes the tools of a conversation.
+bool template_knows_tools(const LoadedModel& loaded);
+
 // Renders the chat template. Words of a user that spell a control token stay ordinary text: an
 // invisible mark (U+FDD0) splits them, and encode_prompt() drops the mark.
 Result<std::string> render_chat(const LoadedModel& loaded, std::span<const ChatTurn> turns);
 
 // Token ids of rendered text; each picture's mark, or image token, becomes as many image
-// tokens as its picture costs.
+// tokens as its picture has features. Models with a token between rows read how long these are from
+// `row_tokens`.
 Result<std::vector<TokenId>> encode_prompt(const LoadedModel& loaded, std::string_view text,
-                                           std::span<const int64_t> picture_tokens);
+                                           std::span<const int64_t> picture_tokens,
+                                           std::span<const int64_t> row_tokens = {});
 
 // Positions and, where image tokens stand, rows of picture features: picture i's features begin at
-// first_rows[i]. Grids must match the image tokens' runs.
+// first_rows[i]. Grids must match the image tokens' runs; of a picture in pieces each has one.
 Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId> ids,
                               std::span<const PatchGrid> grids);
 

@@ -91,6 +91,7 @@ void add_ask(CLI::App& app, int& exit);
 void add_inspect(CLI::App& app, int& exit);
 void add_perf(CLI::App& app, int& exit);
 void add_plan(CLI::App& app, int& exit);
+void add_serve(CLI::App& app, int& exit);
 void add_tokenize(CLI::App& app, int& exit);
 void add_verify(CLI::App& app, int& exit);
 

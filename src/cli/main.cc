@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
       "  pinhole ask -i receipt.jpg \"What is the total on this receipt?\"\n"
       "  pinhole ask -m Qwen3-VL-2B-Q4_K_M.gguf -i page.png \"What is this page about?\"\n"
       "  pinhole plan Qwen3-VL-2B-Q4_K_M.gguf --ram 8G\n"
+      "  pinhole serve -m Qwen3-VL-2B-Q4_K_M.gguf --ctx 8192\n"
       "  pinhole inspect Qwen3-VL-2B-Q4_K_M.gguf\n"
       "  pinhole verify ../shared/golden\n"
       "\n"
@@ -43,6 +44,7 @@ int main(int argc, char** argv) {
   add_inspect(app, exit);
   add_perf(app, exit);
   add_plan(app, exit);
+  add_serve(app, exit);
   add_tokenize(app, exit);
   add_verify(app, exit);
   catch_interrupts();

@@ -102,10 +102,10 @@ Json pictures_to_json(const Model& model, const std::vector<Picture>& pictures) 
     Json one = {{"width", picture.width_px},
                 {"height", picture.height_px},
                 {"read_at", {picture.target.width, picture.target.height}},
-                {"patches", picture.grid.patches()},
+                {"patches", picture.pieces * picture.grid.patches()},
                 {"tokens", picture.tokens}};
     if (model.cache.has_cross())
-      one["cached_tokens"] = picture.grid.tokens();
+      one["cached_tokens"] = picture.feature_tokens();
     out.push_back(std::move(one));
   }
   return out;

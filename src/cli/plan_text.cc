@@ -222,7 +222,7 @@ void print_speed(const PlanReport& report) {
     fmt::print("  picture {:<18} read at {}x{}, {} tokens{}\n", picture.name, picture.target.width,
                picture.target.height, picture.tokens,
                report.model.cache.has_cross()
-                   ? fmt::format(", {} in the picture cache", picture.grid.tokens())
+                   ? fmt::format(", {} in the picture cache", picture.feature_tokens())
                    : "");
   }
   const bool reads = report.uncached_bytes > 0 && !streams;

@@ -107,12 +107,14 @@ class CaseRun {
       PINHOLE_TRY(std::string bytes, read_text_file(path, 256 << 20));
       PINHOLE_TRY(Picture picture,
                   open_picture(std::move(bytes), path, *loaded_.model.pictures, {}));
-      grids_.push_back(picture.grid);
-      tokens_.push_back(picture.tokens);
+      grids_.insert(grids_.end(), static_cast<size_t>(picture.pieces), picture.grid);
+      tokens_.push_back(picture.image_tokens);
+      row_tokens_.push_back(picture.grid.width / picture.grid.merge);
       pictures_.push_back(std::move(picture));
     }
     if (!grids_.empty() && fs::exists(input("aspect_ratio_ids.npy")))
       PINHOLE_CHECK(check_arrangements());
+    PINHOLE_CHECK(check_sizes());
     if (grids_.empty() || !fs::exists(input("image_grid_thw.npy")))
       return {};
     PINHOLE_TRY(const NpyArray grid, load(input("image_grid_thw.npy")));
@@ -140,6 +142,21 @@ class CaseRun {
     return {};
   }
 
+  // image_sizes.npy [pictures, 2]: height and width in pixels.
+  Status check_sizes() {
+    if (pictures_.empty() || !fs::exists(input("image_sizes.npy")))
+      return {};
+    PINHOLE_TRY(const NpyArray array, load(input("image_sizes.npy")));
+    PINHOLE_TRY(const std::vector<int64_t> sizes, array.ints());
+    for (size_t i = 0; i < pictures_.size(); ++i) {
+      const Size& own = pictures_[i].target;
+      expect(sizes.size() == 2 * pictures_.size() && sizes[2 * i] == own.height &&
+                 sizes[2 * i + 1] == own.width,
+             fmt::format("picture {} is read at {} x {} px", i, own.width, own.height));
+    }
+    return {};
+  }
+
   Status check_prompt() {
     PINHOLE_TRY(const NpyArray ids_array, load(input("input_ids.npy")));
     PINHOLE_TRY(const std::vector<int64_t> ids, ids_array.ints());
@@ -147,7 +164,7 @@ class CaseRun {
     ids_.assign(ids.begin(), ids.end());
     if (text != nullptr && text->is_string()) {
       PINHOLE_TRY(std::vector<TokenId> own,
-                  encode_prompt(loaded_, text->get<std::string>(), tokens_));
+                  encode_prompt(loaded_, text->get<std::string>(), tokens_, row_tokens_));
       // The reference's processor leaves BOS to its tokenizer, which puts it before the prompt even
       // where that begins with one.
       const auto bos = loaded_.tokenizer.bos();
@@ -201,19 +218,24 @@ class CaseRun {
     std::vector<PlacedPicture> placed;
     std::vector<Sha256Digest> keep;
     for (size_t i = 0; i < pictures_.size(); ++i) {
+      const PatchGrid& grid = pictures_[i].grid;
       PINHOLE_TRY(const Image image, decode_for_model(pictures_[i], spec, {}));
-      keep.push_back(*pictures_[i].digest);
       if (fs::exists(input("pixel_values.npy")))
         PINHOLE_CHECK(compare_pixels(input("pixel_values.npy"), image, pictures_, i, spec, pixels));
-      PINHOLE_TRY(const auto encoded, session_->encode(
-                                          *pictures_[i].digest, pictures_[i].grid,
-                                          [&](int64_t begin, int64_t end, float* out) {
-                                            write_rows(image, pictures_[i], spec, begin, end, out);
-                                          },
-                                          keep));
-      if (is_cross_)
-        keep_features(i, encoded.from_cache);
-      placed.push_back({encoded.first_row, *pictures_[i].digest});
+      for (int64_t piece = 0; piece < pictures_[i].pieces; ++piece) {
+        keep.push_back(piece_digest(pictures_[i], piece));
+        const int64_t first = piece * grid.patches();
+        PINHOLE_TRY(const auto encoded, session_->encode(
+                                            keep.back(), grid,
+                                            [&](int64_t begin, int64_t end, float* out) {
+                                              write_rows(image, pictures_[i], spec, first + begin,
+                                                         first + end, out);
+                                            },
+                                            keep));
+        if (is_cross_)
+          keep_features(i, encoded.from_cache);
+        placed.push_back({encoded.first_row, keep.back()});
+      }
     }
     bind_pictures(prompt_, loaded_.image_token_id, grids_, placed);
     if (pixels.count > 0) {
@@ -373,7 +395,7 @@ class CaseRun {
   Tolerance tolerance_;
   std::vector<Picture> pictures_;
   std::vector<PatchGrid> grids_;
-  std::vector<int64_t> tokens_;
+  std::vector<int64_t> tokens_, row_tokens_; // of each picture
   std::vector<TokenId> ids_;
   Prompt prompt_;
   std::unique_ptr<Session> session_;

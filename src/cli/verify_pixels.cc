@@ -45,34 +45,51 @@ Status compare_patches(const PixelCase& c, const Image& image, Difference& pixel
   return {};
 }
 
-// pixel_values [pictures, channels, height, width].
-Status compare_planes(const PixelCase& c, const Image& image, Difference& pixels) {
+// One piece of a picture; `plane` counts pieces of all pictures.
+Status compare_plane(const PixelCase& c, const Image& image, int64_t piece, int64_t plane,
+                     Difference& pixels) {
   PINHOLE_TRY(const std::span<const float> want, c.array.floats());
-  const PatchLayout layout = patch_layout(c.spec);
+  const std::vector<int64_t>& shape = c.array.shape;
   const PatchGrid& grid = c.picture.grid;
-  const int64_t side = layout.patch_size;
-  const std::vector<int64_t> shape = {static_cast<int64_t>(c.pictures.size()), 3,
-                                      grid.height * side, grid.width * side};
-  if (c.array.shape != shape || layout.temporal != 1) {
-    return fail(ErrorCode::kInvalidInput,
-                fmt::format("pixel values [{}], expected [{}]", fmt::join(c.array.shape, ", "),
-                            fmt::join(shape, ", ")),
-                c.array.name);
-  }
+  const int64_t side = c.spec.patch_size;
   const int64_t row = 3 * side * side;
   std::vector<float> own(static_cast<size_t>(grid.patches() * row));
-  write_patches(image, layout, 0, grid.patches(), own.data());
+  write_rows(image, c.picture, c.spec, piece * grid.patches(), (piece + 1) * grid.patches(),
+             own.data());
   std::vector<int32_t> positions(static_cast<size_t>(2 * grid.patches()));
   patch_positions(grid, {}, positions);
-  const int64_t planes = static_cast<int64_t>(c.picture_idx) * 3;
   for (int64_t i = 0; i < grid.patches() * row; ++i) {
     const auto patch = static_cast<size_t>(i / row);
     const int64_t channel = i % row / (side * side);
     const int64_t y = positions[2 * patch] * side + i % (side * side) / side;
     const int64_t x = positions[2 * patch + 1] * side + i % side;
-    const auto at = static_cast<size_t>(((planes + channel) * shape[2] + y) * shape[3] + x);
+    const auto at = static_cast<size_t>(((plane * 3 + channel) * shape[2] + y) * shape[3] + x);
     pixels.add({&own[static_cast<size_t>(i)], 1}, want.subspan(at, 1));
   }
+  return {};
+}
+
+// pixel_values [pictures, channels, height, width]; of pictures in pieces [pieces, ...]; smaller
+// ones stand in the upper left corner.
+Status compare_planes(const PixelCase& c, const Image& image, Difference& pixels) {
+  const int64_t side = c.spec.patch_size;
+  std::vector<int64_t> shape = {0, 3, 0, 0};
+  int64_t first_plane = 0; // of the picture
+  for (const Picture& picture : c.pictures) {
+    if (&picture == &c.picture)
+      first_plane = shape[0];
+    shape[0] += picture.pieces;
+    shape[2] = std::max(shape[2], picture.grid.height * side);
+    shape[3] = std::max(shape[3], picture.grid.width * side);
+  }
+  if (c.array.shape != shape || c.spec.frames != 1) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("pixel values [{}], expected [{}]", fmt::join(c.array.shape, ", "),
+                            fmt::join(shape, ", ")),
+                c.array.name);
+  }
+  for (int64_t piece = 0; piece < c.picture.pieces; ++piece)
+    PINHOLE_CHECK(compare_plane(c, image, piece, first_plane + piece, pixels));
   return {};
 }
 

@@ -115,6 +115,11 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
     return gather_rows(op, thread_idx);
   case OpKind::kGatherWeighted:
     return gather_weighted(op, work, thread_idx);
+  case OpKind::kPutVector:
+  case OpKind::kScale:
+    return with_vector(op, work, thread_idx);
+  case OpKind::kRegroup:
+    return regroup(op, thread_idx);
   case OpKind::kMatmul:
     return matmul(op, op_idx, work, thread_idx);
   case OpKind::kRmsNorm:
@@ -226,6 +231,36 @@ void OpRunner::gather_weighted(const Op& op, std::byte* work, int thread_idx) {
                              table.data + from[i * weights.cols + j] * table.row_stride_bytes,
                              decoded, table.cols);
       kernels_.table->mul_add(decoded, weight, y.row(i), y.cols);
+    }
+  }
+}
+
+void OpRunner::with_vector(const Op& op, std::byte* work, int thread_idx) {
+  const Rows y = rows(op.y);
+  const Share part = share(y.rows, 1, thread_idx);
+  if (part.begin == part.end)
+    return;
+  const float* vector = as_f32(op.weight, work + thread_idx * round_up(y.cols * 4, kAlignment));
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    if (op.kind == OpKind::kScale)
+      kernels_.table->gated(kernels::Activation::kNone, y.row(i), vector, y.row(i), y.cols);
+    else if (op.add)
+      kernels_.table->add(y.row(i), vector, y.row(i), y.cols);
+    else
+      std::memcpy(y.row(i), vector, static_cast<size_t>(y.cols) * sizeof(float));
+  }
+}
+
+void OpRunner::regroup(const Op& op, int thread_idx) {
+  const Rows x = rows(op.x);
+  const Rows y = rows(op.y);
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t r = part.begin; r < part.end; ++r) {
+    for (int64_t i = 0; i < op.group; ++i) {
+      const float* from = x.row(r * op.group + i);
+      float* to = y.row(r) + i;
+      for (int64_t c = 0; c < x.cols; ++c)
+        to[c * op.group] = from[c];
     }
   }
 }
@@ -426,11 +461,16 @@ void OpRunner::rope_table(const Op& op, int thread_idx) {
   const int64_t axes = graph_.value(op.a).cols;
   const Share part = share(cos.rows, 1, thread_idx);
   for (int64_t i = part.begin; i < part.end; ++i) {
+    float scale = op.scale;
+    if (op.growth != 0) {
+      const auto steps = static_cast<float>(positions[i * axes] / op.growth_step);
+      scale *= 1.0f + op.growth * std::log(1.0f + steps);
+    }
     for (size_t j = 0; j < op.inv_freq.size(); ++j) {
       // As transformers: inv_freq (f32) times position (f32).
       const float angle = static_cast<float>(positions[i * axes + op.axis[j]]) * op.inv_freq[j];
-      cos.row(i)[j] = std::cos(angle);
-      sin.row(i)[j] = std::sin(angle);
+      cos.row(i)[j] = std::cos(angle) * scale;
+      sin.row(i)[j] = std::sin(angle) * scale;
     }
   }
 }
@@ -441,7 +481,7 @@ void OpRunner::rope(const Op& op, int thread_idx) {
   const Rows sin = rows(op.c);
   const Share part = share(x.rows, 1, thread_idx);
   kernels_.table->rope(x.row(part.begin), x.stride, part.end - part.begin, op.heads, op.head_dim,
-                       op.rot_dim, cos.row(part.begin), sin.row(part.begin), false);
+                       op.rot_dim, cos.row(part.begin), sin.row(part.begin), op.interleaved);
 }
 
 void OpRunner::kv_store(const Op& op, int thread_idx) {

@@ -129,6 +129,8 @@ class OpRunner {
   void put_rows(const Op& op, int thread_idx);
   void gather_rows(const Op& op, int thread_idx);
   void gather_weighted(const Op& op, std::byte* work, int thread_idx);
+  void with_vector(const Op& op, std::byte* work, int thread_idx); // kPutVector, kScale
+  void regroup(const Op& op, int thread_idx);
   // tanh of its tensor, what that leaves of 1, or 1.
   float gate_of(const Gate& gate) const;
   void add_gated(const Op& op, int thread_idx);

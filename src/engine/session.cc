@@ -181,11 +181,13 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     case InputKind::kKeyBegin:
     case InputKind::kKeyEnd: {
       const bool begin = input.kind == InputKind::kKeyBegin;
-      const auto seen = static_cast<size_t>(grid.seen_tokens());
-      for (size_t i = 0; i < n; ++i) {
+      const int64_t rows =
+          RowBinding{grid.patches(), 0}.count(model_.vision.value(input.value).rows);
+      const int64_t seen = grid.tiles > 0 ? grid.seen_tokens() : rows;
+      for (size_t i = 0; i < static_cast<size_t>(rows); ++i) {
         if (input.parameter == 0) {
           // Rows of empty tiles, or of nothing, do not see each other.
-          const size_t end = grid.tiles > 0 && i >= seen ? seen : n;
+          const int64_t end = static_cast<int64_t>(i) < seen ? rows : seen;
           ints[i] = begin ? 0 : static_cast<int32_t>(end);
         } else {
           const auto& bound = begin ? windows_.begin : windows_.end;

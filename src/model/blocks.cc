@@ -153,8 +153,8 @@ void decoder_layer(Graph& g, WeightTable& w, const TextConfig& c, const DecoderO
     g.rms_norm_heads(qkv[1], k_norm, eps, c.head_dim);
   }
   // query_states, key_states = apply_rotary_pos_emb(query_states, key_states, cos, sin)
-  g.rope(qkv[0], angles, c.head_dim);
-  g.rope(qkv[1], angles, c.head_dim);
+  g.rope(qkv[0], options.query_angles.value_or(angles), c.head_dim, options.interleaved_rope);
+  g.rope(qkv[1], angles, c.head_dim, options.interleaved_rope);
   g.kv_store(qkv[1], qkv[2], layer, c.num_key_value_heads, c.head_dim);
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
   const ValueId attended = g.attention_cached(qkv[0], keys, layer, c.num_attention_heads,

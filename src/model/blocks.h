@@ -7,6 +7,7 @@
 #include "model/weight_table.h"
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -43,6 +44,10 @@ TextInputs text_inputs(Graph& g, int64_t position_axes);
 struct DecoderOptions {
   bool qk_norm = false;  // RMSNorm per head on q and k (Qwen3)
   bool qkv_bias = false; // biases on q, k, v (Qwen2)
+  // Rows of q_proj and k_proj are sorted so that pairs stand side by side (GGUF, architecture
+  // llama).
+  bool interleaved_rope = false;
+  std::optional<Graph::RopeAngles> query_angles = std::nullopt; // where q's are not those of k
 };
 
 // One pre-norm decoder layer: x += attention(norm(x)); x += mlp(norm(x)), dense or mixture of

@@ -140,16 +140,6 @@ Result<double> HfReaderScope::number_or(std::string_view key, double fallback) c
   return json_double_or(object_, key, fallback, where_);
 }
 
-Status require_activation(const HfReaderScope& read, std::string_view expected) {
-  const Json* act = json_find(read.object(), "hidden_act");
-  if (act == nullptr || *act == expected)
-    return {};
-  return fail(ErrorCode::kUnsupported,
-              fmt::format("hidden_act {} is not supported here, only '{}'",
-                          act->dump(-1, ' ', false, Json::error_handler_t::replace), expected),
-              read.where());
-}
-
 Result<int64_t> gguf_integer(const ModelFile& file, const std::string& key, int64_t low,
                              int64_t high) {
   PINHOLE_TRY(const int64_t value, file.gguf().integer(key));
@@ -227,6 +217,31 @@ Result<TextConfig> text_config_from_hf(const ModelFile& file, const TextConfig& 
   add_eos(file.generation_config(), config.eos_token_ids);
   PINHOLE_CHECK(check(config, where));
   return config;
+}
+
+Status expect_json(const Json& object, const char* key, const Json& wanted,
+                   const std::string& where) {
+  const Json* found = json_find(object, key);
+  if (found == nullptr || *found == wanted)
+    return {};
+  return fail(ErrorCode::kUnsupported,
+              fmt::format("'{}' is {}, here only {} is computed", key,
+                          found->dump(-1, ' ', false, Json::error_handler_t::replace),
+                          wanted.dump()),
+              where);
+}
+
+void tie_as_the_file_does(const ModelFile& file, TextConfig& config) {
+  const Json* text = json_find(file.config(), "text_config");
+  for (const Json* object : {&file.config(), text}) {
+    if (object != nullptr && json_find(*object, "tie_word_embeddings") != nullptr)
+      return;
+  }
+  if (!file.config_only()) {
+    config.tie_word_embeddings =
+        std::none_of(file.tensors().begin(), file.tensors().end(),
+                     [](const Tensor& tensor) { return tensor.name.ends_with("lm_head.weight"); });
+  }
 }
 
 Result<TextConfig> text_config_from_gguf(const ModelFile& file, const std::string& arch) {

@@ -44,6 +44,9 @@ struct TextConfig {
 enum class RopeKeys { kUsual, kOfFamily };
 Result<TextConfig> text_config_from_hf(const ModelFile& file, const TextConfig& defaults = {},
                                        RopeKeys rope_keys = RopeKeys::kUsual);
+// Where a configuration does not say whether embeddings are tied: they are when the file has no
+// lm_head. (What is left out has had more than one meaning.)
+void tie_as_the_file_does(const ModelFile& file, TextConfig& config);
 // Keys "<arch>.embedding_length" and so on; vocab_size from the embedding's shape.
 Result<TextConfig> text_config_from_gguf(const ModelFile& file, const std::string& arch);
 
@@ -66,8 +69,10 @@ class HfReaderScope {
   std::string where_;
 };
 
-// That "hidden_act", where it is given, is the one that the graph computes.
-Status require_activation(const HfReaderScope& read, std::string_view expected);
+// An error unless the value of `key`, where there is one, is `wanted`: a variant that is not
+// computed here.
+Status expect_json(const Json& object, const char* key, const Json& wanted,
+                   const std::string& where);
 
 Result<int64_t> gguf_integer(const ModelFile& file, const std::string& key, int64_t low,
                              int64_t high);

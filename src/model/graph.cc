@@ -58,6 +58,10 @@ std::string_view op_name(OpKind kind) {
     return "gather_rows";
   case OpKind::kGatherWeighted:
     return "gather_weighted";
+  case OpKind::kPutVector:
+    return "put_vector";
+  case OpKind::kRegroup:
+    return "regroup";
   case OpKind::kMatmul:
     return "matmul";
   case OpKind::kRmsNorm:
@@ -66,6 +70,8 @@ std::string_view op_name(OpKind kind) {
     return "layer_norm";
   case OpKind::kAdd:
     return "add";
+  case OpKind::kScale:
+    return "scale";
   case OpKind::kActivate:
     return "activate";
   case OpKind::kGated:
@@ -146,10 +152,17 @@ ValueId Graph::columns(ValueId id, int64_t begin, int64_t count) {
 
 ValueId Graph::merge_rows(ValueId id, int64_t factor) {
   Value view = value(id);
-  assert(view.cols == view.stride && view.offset == 0);
+  assert(view.cols == view.stride && view.rows.plus == 0);
   view.rows.divide *= factor;
   view.cols *= factor;
   view.stride *= factor;
+  return add_value(view);
+}
+
+ValueId Graph::rows(ValueId id, int64_t begin, RowCount count) {
+  Value view = value(id);
+  view.offset += begin * view.stride;
+  view.rows = count;
   return add_value(view);
 }
 
@@ -186,6 +199,41 @@ void Graph::gather_weighted(ValueId x, ValueId rows, ValueId weights, WeightId t
   op.a = rows;
   op.b = weights;
   op.weight = table;
+}
+
+void Graph::put_vector(ValueId y, WeightId vector, bool add) {
+  assert(weight(vector).cols == value(y).cols);
+  Op& op = push(OpKind::kPutVector);
+  op.y = y;
+  op.weight = vector;
+  op.add = add;
+}
+
+ValueId Graph::regroup(ValueId x, int64_t factor) {
+  RowCount rows = value(x).rows;
+  assert(rows.plus == 0);
+  rows.divide *= factor;
+  const ValueId y = new_value(rows, value(x).cols * factor);
+  Op& op = push(OpKind::kRegroup);
+  op.x = x;
+  op.y = y;
+  op.group = factor;
+  return y;
+}
+
+void Graph::scale(ValueId x, WeightId vector) {
+  assert(weight(vector).cols == value(x).cols);
+  Op& op = push(OpKind::kScale);
+  op.x = op.y = x;
+  op.weight = vector;
+}
+
+void Graph::matmul_into(ValueId y, ValueId x, WeightId w, WeightId bias) {
+  assert(weight(w).cols == value(x).cols && weight(w).rows == value(y).cols);
+  Op& op = push(OpKind::kMatmul);
+  op.x = x;
+  op.y = y;
+  op.parts = {{w, bias, y}};
 }
 
 ValueId Graph::matmul(ValueId x, WeightId w, WeightId bias, Activation activation,
@@ -300,7 +348,7 @@ ValueId Graph::gated(ValueId gate, ValueId up, Activation activation) {
 }
 
 Graph::RopeAngles Graph::rope_table(ValueId positions, std::vector<float> inv_freq,
-                                    std::vector<uint8_t> axis) {
+                                    std::vector<uint8_t> axis, const RopeScale& scale) {
   assert(inv_freq.size() == axis.size());
   const auto half = static_cast<int64_t>(inv_freq.size());
   const RowCount rows = value(positions).rows;
@@ -311,10 +359,13 @@ Graph::RopeAngles Graph::rope_table(ValueId positions, std::vector<float> inv_fr
   op.c = angles.sin;
   op.inv_freq = std::move(inv_freq);
   op.axis = std::move(axis);
+  op.scale = scale.factor;
+  op.growth = scale.growth;
+  op.growth_step = scale.step;
   return angles;
 }
 
-void Graph::rope(ValueId x, const RopeAngles& angles, int64_t head_dim) {
+void Graph::rope(ValueId x, const RopeAngles& angles, int64_t head_dim, bool interleaved) {
   Op& op = push(OpKind::kRope);
   op.x = op.y = x;
   op.b = angles.cos;
@@ -322,6 +373,7 @@ void Graph::rope(ValueId x, const RopeAngles& angles, int64_t head_dim) {
   op.head_dim = head_dim;
   op.rot_dim = angles.rot_dim;
   op.heads = value(x).cols / head_dim;
+  op.interleaved = interleaved;
 }
 
 void Graph::kv_store(ValueId k, ValueId v, int32_t layer, int64_t kv_heads, int64_t head_dim) {

@@ -26,11 +26,13 @@ enum class Activation : uint8_t { kNone, kGeluTanh, kGeluErf, kSilu };
 enum class RowSymbol : uint8_t {
   kItems,   // tokens of this chunk, or patches of this picture
   kOutputs, // rows whose logits are wanted
+  kOne,     // 1
 };
 
 struct RowCount {
   RowSymbol symbol = RowSymbol::kItems;
-  int64_t divide = 1; // rows = value of symbol / divide
+  int64_t divide = 1; // rows = value of symbol / divide + plus
+  int64_t plus = 0;   // rows beside these: a class token
 };
 
 // Numbers for the symbols.
@@ -38,7 +40,10 @@ struct RowBinding {
   int64_t items = 0;
   int64_t outputs = 0;
   int64_t count(RowCount rows) const {
-    return (rows.symbol == RowSymbol::kItems ? items : outputs) / rows.divide;
+    const int64_t symbol = rows.symbol == RowSymbol::kItems     ? items
+                           : rows.symbol == RowSymbol::kOutputs ? outputs
+                                                                : 1;
+    return symbol / rows.divide + rows.plus;
   }
 };
 
@@ -140,10 +145,13 @@ enum class OpKind : uint8_t {
   kPutRows,        // y[i] = or += features[slot][rows[i]] where rows[i] >= 0, in place
   kGatherRows,     // y[i] = x[rows[i]], zeros where rows[i] < 0
   kGatherWeighted, // y += sum_j weights[i,j] * table[rows[i,j]], in place
+  kPutVector,      // y[i] = or += `weight`, in place
+  kRegroup,        // rows of a block side by side, column by column
   kMatmul,         // up to three weights that share x
   kRmsNorm,
   kLayerNorm,
   kAdd,
+  kScale, // y[i] *= `weight`, in place
   kActivate,
   kGated,        // y = activation(gate) * up
   kRopeTable,    // cos, sin [rows, half] from positions
@@ -193,11 +201,14 @@ struct Op {
   Gate factor;                 // kAddGated, kAddTableRows
   int64_t begin = 0, step = 1; // kPutColumns
   int32_t slot = 0;            // which set of picture features
-  bool add = false;            // kPutRows: add instead of replace
+  bool add = false;            // kPutRows, kPutVector: add instead of replace
   bool renormalise = true;
   std::vector<float> inv_freq; // kRopeTable
   std::vector<uint8_t> axis;   // kRopeTable: which position component drives frequency i
-  int32_t block = -1;          // transformer block, for reports
+  bool interleaved = false;    // kRope: pairs (2i, 2i + 1) instead of (i, i + rot_dim / 2)
+  float growth = 0;            // kRopeTable: see RopeScale
+  int64_t growth_step = 0;
+  int32_t block = -1; // transformer block, for reports
 };
 
 // Calls fn(id) for every weight that the op reads.
@@ -231,15 +242,23 @@ class Graph {
   ValueId columns(ValueId value, int64_t begin, int64_t count);
   // [rows, cols] as [rows/factor, cols*factor]; needs whole, contiguous rows.
   ValueId merge_rows(ValueId value, int64_t factor);
+  // Rows [begin, begin + count) of a value.
+  ValueId rows(ValueId value, int64_t begin, RowCount count);
 
   ValueId embed(ValueId ids, WeightId table, float scale = 1.0f);
   void put_rows(ValueId x, ValueId rows, int32_t slot, bool add);
   ValueId gather_rows(ValueId x, ValueId rows, RowCount count);
   void add_table_rows(ValueId x, ValueId rows, WeightId table, Gate gate = {}); // x += ...
   void gather_weighted(ValueId x, ValueId rows, ValueId weights, WeightId table);
+  // Every row of y = or += a vector, decoded.
+  void put_vector(ValueId y, WeightId vector, bool add);
+  // As merge_rows, but column by column: y[r, c * factor + i] = x[r * factor + i, c].
+  ValueId regroup(ValueId x, int64_t factor);
+  void scale(ValueId x, WeightId vector); // every row of x *= vector
   // y = activation(x W^T + bias) + residual. With residual the result takes the residual's place.
   ValueId matmul(ValueId x, WeightId weight, WeightId bias = kNoWeight,
                  Activation activation = Activation::kNone, ValueId residual = kNoValue);
+  void matmul_into(ValueId y, ValueId x, WeightId weight, WeightId bias = kNoWeight);
   // Several weights that read the same x (q, k, v; gate, up); results in one buffer, side by side.
   std::vector<ValueId> matmul_shared(ValueId x, std::span<const MatmulPart> parts);
   ValueId rms_norm(ValueId x, WeightId weight, float eps, float offset = 0);
@@ -256,8 +275,19 @@ class Graph {
     ValueId cos, sin;
     int64_t rot_dim;
   };
-  RopeAngles rope_table(ValueId positions, std::vector<float> inv_freq, std::vector<uint8_t> axis);
-  void rope(ValueId x, const RopeAngles& angles, int64_t head_dim);
+  // Cosines and sines are multiplied by factor * (1 + growth * ln(1 + floor(position / step))), of
+  // the first position component; growth 0: by factor.
+  struct RopeScale {
+    float factor = 1;
+    float growth = 0;
+    int64_t step = 1;
+  };
+  RopeAngles rope_table(ValueId positions, std::vector<float> inv_freq, std::vector<uint8_t> axis,
+                        const RopeScale& scale);
+  RopeAngles rope_table(ValueId positions, std::vector<float> inv_freq, std::vector<uint8_t> axis) {
+    return rope_table(positions, std::move(inv_freq), std::move(axis), {});
+  }
+  void rope(ValueId x, const RopeAngles& angles, int64_t head_dim, bool interleaved = false);
   void kv_store(ValueId k, ValueId v, int32_t layer, int64_t kv_heads, int64_t head_dim);
   struct KeyRange {
     ValueId begin, end;

@@ -89,7 +89,7 @@ Result<MllamaVision> mllama_vision_from_hf(const ModelFile& file) {
                                c.num_hidden_layers - 1));
   PINHOLE_TRY(const int64_t channels, read.integer_or("num_channels", 3, 1, kMaxWidth));
   PINHOLE_TRY(const int64_t output_dim, read.integer_or("vision_output_dim", 7680, 1, INT32_MAX));
-  PINHOLE_CHECK(require_activation(read, "gelu"));
+  PINHOLE_CHECK(expect_json(read.object(), "hidden_act", "gelu", read.where()));
   PINHOLE_CHECK(check_arrangements(read, c.max_num_tiles));
   if (c.hidden_size % c.attention_heads != 0)
     return wrong(fmt::format("hidden_size {} is not a multiple of attention_heads {}",

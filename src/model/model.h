@@ -18,8 +18,8 @@
 namespace pinhole {
 
 // How pictures enter a model. Sides are resized to multiples of patch_size * merge_size with the
-// number of pixels inside the bounds, or to a square of one size; each merge_size x merge_size
-// block of patches is one token.
+// number of pixels inside the bounds, or with no side above one, or to a square of one size, or to
+// several such squares; each merge_size x merge_size block of patches is one token.
 struct PictureSpec {
   int64_t patch_size = 0;
   int64_t merge_size = 1;
@@ -41,8 +41,17 @@ struct PictureSpec {
   // they write before, one image token and after themselves.
   std::string picture_mark;
   bool sees_itself_whole = false; // a picture's tokens attend to each other in both directions
+  // No side is longer; then sides are rounded up to whole tokens, and no picture is enlarged. 0:
+  // the number of pixels counts.
+  int64_t longest_px = 0;
+  std::string row_break; // text of the token between rows of image tokens; empty: none
+  // A picture is cut into squares of square_px, as many as fit its shape best, which the tower
+  // reads one by one; where there is more than one, the whole as one more square follows. 0: it is
+  // not.
+  int64_t min_pieces = 1;
+  int64_t max_pieces = 0;
   // Pictures are laid on a canvas of up to so many tiles of square_px, in the upper left corner;
-  // the tower always reads as many, each with a class token. 0: they are not cut.
+  // the tower always reads as many at once, each with a class token. 0: they are not.
   int64_t max_tiles = 0;
   bool alpha_on_white = false; // transparent pictures; otherwise alpha is dropped
 

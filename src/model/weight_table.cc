@@ -126,7 +126,9 @@ WeightId WeightTable::matrix_rows(std::string_view name, int64_t all_rows, int64
   const Tensor* tensor = require(name, layer, suffix, {all_rows, cols});
   if (tensor == nullptr)
     return kNoWeight;
-  if (tensor->shape.size() < 2 || tensor->shape[0] != all_rows ||
+  // A position table is a parameter [1, rows, cols] in some checkpoints.
+  const bool in_a_batch = tensor->shape.size() == 3 && tensor->shape[0] == 1;
+  if (tensor->shape.size() < 2 || tensor->shape[in_a_batch ? 1 : 0] != all_rows ||
       tensor->elements() != all_rows * cols) {
     return wrong_shape(*tensor, fmt::format("[{}, {}]", all_rows, cols));
   }

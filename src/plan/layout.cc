@@ -156,6 +156,8 @@ int64_t op_workspace_bytes(const Graph& graph, const Op& op, const RowBinding& r
     return kernels.num_threads * (vector_bytes(op.weight) + vector_bytes(op.bias));
   case OpKind::kGatherWeighted:
   case OpKind::kAddTableRows:
+  case OpKind::kPutVector:
+  case OpKind::kScale:
     return kernels.num_threads * vector_bytes(op.weight);
   default:
     return 0;

@@ -48,7 +48,7 @@ struct BlockCost {
 
 // A question: pictures, a prompt, an answer.
 struct QuestionShape {
-  std::vector<int64_t> picture_patches; // of each picture
+  std::vector<int64_t> picture_patches; // of each picture, or piece of one
   int64_t picture_pixels = 0;           // of all their files
   int64_t parallel = 1;                 // conversations that decode at the same time
   int64_t picture_keys = 0;             // of pictures, that a token sees in cross-attention

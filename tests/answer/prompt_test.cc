@@ -56,6 +56,28 @@ TEST(EncodePrompt, UsersCannotForgeControlTokens) {
   }
 }
 
+TEST(RenderChat, PicturesStandBetweenTheWords) {
+  const LoadedModel& loaded = bundled();
+  const PictureSpec& spec = *loaded.model.pictures;
+  const std::string picture = spec.before + spec.image_token + spec.after;
+  ChatTurn turn{"user", "onetwothree", {0, 1, 2}};
+  turn.picture_places = {3, 6, 6};
+  EXPECT_THAT(take(render_chat(loaded, {&turn, 1})),
+              HasSubstr("one" + picture + "two" + picture + picture + "three"));
+  turn.picture_places = {};
+  EXPECT_THAT(take(render_chat(loaded, {&turn, 1})),
+              HasSubstr(picture + picture + picture + "onetwothree"));
+  // A control token does not come together from the words around a picture.
+  const std::string& token = loaded.control_tokens[0];
+  turn = {"user", token + token, {0}};
+  turn.picture_places = {1};
+  const std::vector<int64_t> tokens{4};
+  const ChatTurn plain{"user", "x", {0}};
+  const TokenId id = *loaded.tokenizer.find(token);
+  EXPECT_EQ(count(prompt_ids(loaded, {&turn, 1}, tokens), id),
+            count(prompt_ids(loaded, {&plain, 1}, tokens), id));
+}
+
 TEST(EncodePrompt, TheTemplatesOwnControlTokensAreIds) {
   const LoadedModel& loaded = bundled();
   const TokenId start = *loaded.tokenizer.find("<|im_start|>");
@@ -219,6 +241,47 @@ TEST(BindPictures, RowsFollowEachPicture) {
   EXPECT_EQ(prompt.tokens[0].picture_key, prompt.tokens[1].picture_key);
   EXPECT_NE(prompt.tokens[0].picture_key, prompt.tokens[3].picture_key);
   EXPECT_EQ(prompt.tokens[2].picture_key, 0u);
+}
+
+// A token between rows is text; the rows of features go on after it.
+TEST(PlacePictures, RowBreaksAreTextBetweenRowsOfAPicture) {
+  REQUIRE_GOLDEN();
+  const LoadedModel& loaded = loaded_model(testing::golden("pixtral/llava"));
+  const TokenId image = loaded.image_token_id;
+  const TokenId line = loaded.row_break_id;
+  const TokenId end = *loaded.tokenizer.find("[IMG_END]");
+  const std::vector<int64_t> tokens{6, 2};
+  const std::vector<int64_t> rows{3, 1};
+  const std::vector<TokenId> ids = take(encode_prompt(loaded, "<s>[IMG][IMG]", tokens, rows));
+  EXPECT_THAT(ids, ElementsAre(*loaded.tokenizer.bos(), image, image, image, line, image, image,
+                               image, end, image, line, image, end));
+  const std::vector<PatchGrid> grids{{2, 3, 1}, {2, 1, 1}};
+  Prompt prompt = take(place_pictures(loaded, ids, grids));
+  EXPECT_EQ(prompt.picture_tokens, 8);
+  EXPECT_EQ(prompt.next_position, 13);
+  for (size_t i = 0; i < prompt.tokens.size(); ++i)
+    EXPECT_EQ(prompt.tokens[i].position[0], static_cast<int32_t>(i));
+  const std::vector<PlacedPicture> placed{{100, {}}, {50, {}}};
+  bind_pictures(prompt, image, grids, placed);
+  std::vector<int32_t> features;
+  for (const PromptToken& token : prompt.tokens)
+    features.push_back(token.feature_row);
+  EXPECT_THAT(features, ElementsAre(-1, 100, 101, 102, -1, 103, 104, 105, -1, 50, -1, 51, -1));
+  const std::vector<PatchGrid> taller{{3, 3, 1}, {2, 1, 1}};
+  EXPECT_FALSE(place_pictures(loaded, ids, taller));
+}
+
+TEST(EncodePrompt, APictureInPiecesIsOneRun) {
+  REQUIRE_GOLDEN();
+  const LoadedModel& loaded = loaded_model(testing::golden("internvl/qwen2"));
+  const std::vector<ChatTurn> turns{{"user", "What?", {0}}};
+  const std::vector<int64_t> tokens{3 * 9};
+  const std::vector<TokenId> ids = prompt_ids(loaded, turns, tokens);
+  EXPECT_EQ(count(ids, loaded.image_token_id), 27);
+  EXPECT_EQ(count(ids, *loaded.tokenizer.find("<img>")), 1);
+  EXPECT_EQ(count(ids, *loaded.tokenizer.find("</img>")), 1);
+  const std::vector<PatchGrid> pieces(3, PatchGrid{6, 6, 2});
+  EXPECT_EQ(take(place_pictures(loaded, ids, pieces)).picture_tokens, 27);
 }
 
 // Every recorded case: ids, positions and the position after the prompt.

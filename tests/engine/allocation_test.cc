@@ -275,7 +275,8 @@ TEST(CrossAllocations, NoneForPicturesPromptsAndTokens) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Model, Allocations,
-                         ::testing::Values("", "qwen3_vl_moe/tiny", "qwen2_5_vl/tiny"),
+                         ::testing::Values("", "qwen3_vl_moe/tiny", "qwen2_5_vl/tiny",
+                                           "mistral3/ministral3", "internvl/qwen2"),
                          [](const auto& param_info) {
                            const std::string name = param_info.param;
                            return name.empty() ? "bundled" : name.substr(0, name.find('/'));

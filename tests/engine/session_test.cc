@@ -468,7 +468,8 @@ TEST_P(Sessions, CancelledEncodeLeavesNoPicture) {
 
 INSTANTIATE_TEST_SUITE_P(Model, Sessions,
                          ::testing::Values("", "qwen3_vl/tiny", "qwen3_vl_moe/tiny",
-                                           "qwen2_5_vl/tiny"),
+                                           "qwen2_5_vl/tiny", "mistral3/ministral3",
+                                           "internvl/qwen2"),
                          [](const auto& param_info) {
                            std::string name = param_info.param;
                            name = name.empty() ? "bundled" : name.substr(0, name.find('/'));

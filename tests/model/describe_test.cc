@@ -34,7 +34,8 @@ std::string fingerprint(const Graph& g) {
     out += '\n';
   };
   for (const Buffer& b : g.buffers())
-    add(static_cast<int>(b.rows.symbol), b.rows.divide, b.cols, b.is_input, b.is_output);
+    add(static_cast<int>(b.rows.symbol), b.rows.divide, b.rows.plus, b.cols, b.is_input,
+        b.is_output);
   for (const Value& v : g.values())
     add(v.buffer, v.rows.divide, v.cols, v.stride, v.offset);
   for (const Weight& w : g.weights()) {
@@ -45,7 +46,7 @@ std::string fingerprint(const Graph& g) {
     add(static_cast<int>(op.kind), op.x, op.y, op.a, op.b, op.c, op.weight, op.bias, op.gate, op.up,
         op.down, static_cast<int>(op.activation), op.residual, op.eps, op.scale, op.group, op.heads,
         op.kv_heads, op.head_dim, op.rot_dim, op.top_k, op.layer, op.slot, op.add, op.renormalise,
-        op.block);
+        op.block, op.interleaved, op.growth, op.growth_step);
     for (const MatmulPart& part : op.parts)
       add(part.weight, part.bias, part.y);
     for (const float f : op.inv_freq)

@@ -28,8 +28,8 @@ std::string bundled() { return testing::source_path("models/pinhole-mini/pinhole
 std::vector<std::string> models() {
   std::vector<std::string> out{bundled()};
   if (testing::have_golden()) {
-    for (const char* name :
-         {"qwen3_vl/tiny", "qwen3_vl_moe/tiny", "qwen2_5_vl/tiny", "gemma3/tiny"})
+    for (const char* name : {"qwen3_vl/tiny", "qwen3_vl_moe/tiny", "qwen2_5_vl/tiny", "gemma3/tiny",
+                             "pixtral/llava", "mistral3/ministral3", "internvl/qwen2"})
       out.push_back(testing::golden(name));
   }
   return out;

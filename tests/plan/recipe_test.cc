@@ -110,7 +110,9 @@ TEST(Footprint, OfEveryFamilyThatIsHere) {
 TEST(ConfigOnly, PlansAsTheFolderItself) {
   REQUIRE_GOLDEN();
   const kernels::Table* table = take(kernels::find("scalar"));
-  for (const char* name : {"qwen3_vl/tiny", "qwen3_vl_moe/tiny", "qwen2_5_vl/tiny"}) {
+  for (const char* name :
+       {"qwen3_vl/tiny", "qwen3_vl_moe/tiny", "qwen2_5_vl/tiny", "mistral3/small31",
+        "mistral3/ministral3", "pixtral/llava", "internvl/qwen2"}) {
     const auto whole = testing::Described::open(testing::golden(name));
     Planned config;
     config.files.text = take(ModelFile::open_config(testing::golden(name)));

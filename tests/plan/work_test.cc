@@ -118,6 +118,26 @@ TEST(Work, WindowsAreCheaper) {
   EXPECT_LT(total(described->model.vision, shape).flops, all);
 }
 
+TEST(Work, AClassTokenIsARowOfTheTower) {
+  REQUIRE_GOLDEN();
+  const auto described = Described::open(testing::golden("internvl/qwen2"));
+  const Graph& vision = described->model.vision;
+  WorkShape shape;
+  shape.rows = {36, 0};
+  double attention = 0;
+  double mlp = 0;
+  for (const Op& op : vision.ops()) {
+    if (op.kind == OpKind::kAttention)
+      attention += op_work(vision, op, shape).flops;
+    if (op.kind == OpKind::kMatmul &&
+        vision.weight(op.parts.front().weight).role == Role::kVisionMlp)
+      mlp += op_work(vision, op, shape).flops;
+  }
+  // 3 layers of hidden_size 48 and intermediate_size 96; q k and p v, a multiply-add each
+  EXPECT_DOUBLE_EQ(attention, 3.0 * 4 * 37 * 37 * 48);
+  EXPECT_DOUBLE_EQ(mlp, 3.0 * 2 * 2 * 37 * 48 * 96);
+}
+
 TEST(Work, ManyTokensReadAllExperts) {
   REQUIRE_GOLDEN();
   const auto described = Described::open(testing::golden("qwen3_vl_moe/tiny"));

@@ -54,7 +54,7 @@ Result<MllamaConfig> config_from_hf(const ModelFile& file) {
   const HfReaderScope read(*text, where);
   PINHOLE_TRY(c.text.rms_norm_eps, read.number_or("rms_norm_eps", 1e-5));
   PINHOLE_TRY(c.rope, llama3_rope_from_hf(read, kRopeTheta));
-  PINHOLE_CHECK(require_activation(read, "silu"));
+  PINHOLE_CHECK(expect_json(read.object(), "hidden_act", "silu", read.where()));
   PINHOLE_TRY(const auto layers,
               read.integers_or("cross_attention_layers", {3, 8, 13, 18, 23, 28, 33, 38}, 0,
                                c.text.num_hidden_layers - 1));
