@@ -248,7 +248,7 @@ INSTANTIATE_TEST_SUITE_P(Isa, PictureOps, ::testing::ValuesIn([] {
 
 // --- the cache's pieces: every row is labelled with its picture and number ---
 
-class Pieces : public ::testing::Test {
+class PicturesInTheCache : public ::testing::Test {
  protected:
   void SetUp() override { cache_ = take(PictureCache::create(kSpec, kernels::KvType::kF32, 40)); }
   void add(int64_t id, int64_t seen, int64_t rows) {
@@ -287,7 +287,7 @@ class Pieces : public ::testing::Test {
 
 using Labels = std::vector<float>;
 
-TEST_F(Pieces, WhatHoldsPicturesComesFirstInTheirOrder) {
+TEST_F(PicturesInTheCache, WhatHoldsPicturesComesFirstInTheirOrder) {
   add(1, 2, 4);
   add(2, 3, 4);
   add(3, 4, 4); // fills all its tiles
@@ -303,7 +303,7 @@ TEST_F(Pieces, WhatHoldsPicturesComesFirstInTheirOrder) {
   EXPECT_EQ(begins[2], 6);
 }
 
-TEST_F(Pieces, RemovingClosesTheGapAndCopiesAreWhole) {
+TEST_F(PicturesInTheCache, RemovingClosesTheGapAndCopiesAreWhole) {
   add(1, 2, 4);
   add(2, 3, 4);
   add(3, 1, 3);
@@ -322,7 +322,7 @@ TEST_F(Pieces, RemovingClosesTheGapAndCopiesAreWhole) {
   EXPECT_EQ(labels(), (Labels{200, 201, 202, 203}));
 }
 
-TEST_F(Pieces, ModelsWithoutCrossAttentionReserveNothing) {
+TEST_F(PicturesInTheCache, ModelsWithoutCrossAttentionReserveNothing) {
   const CacheSpec plain{3, 2, kHeadDim};
   EXPECT_EQ(take(PictureCache::create(plain, kernels::KvType::kF32, 100)).capacity(), 0);
 }
