@@ -91,12 +91,17 @@ Result<std::vector<Picture>> largest_pictures(const PictureSpec& spec,
   return out;
 }
 
-} // namespace
-
-Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
-                                                   const ServiceOptions& options) {
-  const Model& model = loaded.model;
+// How a service is laid out, from its options and the model's bounds.
+struct ServiceShape {
   Answerer::Limits limits;
+  PictureOptions pictures;
+  std::vector<Picture> planned; // for which there is room
+};
+
+Result<ServiceShape> service_shape(const LoadedModel& loaded, const ServiceOptions& options) {
+  const Model& model = loaded.model;
+  ServiceShape out;
+  Answerer::Limits& limits = out.limits;
   limits.context_tokens = options.context_tokens > 0
                               ? options.context_tokens
                               : std::min(kDefaultContext, model.context_length);
@@ -109,29 +114,47 @@ Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
   limits.chunk_tokens = std::min(options.chunk_tokens, limits.context_tokens);
   if (options.memory_bytes > 0)
     limits.memory_bytes = std::max<int64_t>(1, options.memory_bytes - options.grammar_bytes);
-  PictureOptions pictures;
-  if (model.pictures) {
-    const PictureSpec& spec = *model.pictures;
-    pictures.limits.max_pixels = static_cast<uint64_t>(options.max_image_pixels);
-    pictures.max_tokens = options.max_image_tokens;
-    if (pictures.max_tokens == 0 && spec.square_px == 0) {
-      const int64_t side = spec.patch_size * spec.merge_size;
-      const int64_t own = spec.max_pixels / (side * side);
-      pictures.max_tokens = std::max<int64_t>(1, std::min(own, limits.context_tokens * 3 / 4));
-    }
-    PINHOLE_TRY(const std::vector<Picture> largest, largest_pictures(spec, pictures));
-    for (const Picture& picture : largest)
-      limits.max_patches = std::max(limits.max_patches, picture.grid.patches());
-    if (pictures.max_tokens > 0)
-      limits.max_patches =
-          std::max(limits.max_patches, pictures.max_tokens * spec.merge_size * spec.merge_size);
-    limits.feature_tokens = limits.context_tokens; // all pictures that a conversation can name
-    PINHOLE_TRY(auto answerer,
-                Answerer::create(loaded, limits, std::span(largest).first(1), options.kernels));
-    return std::make_unique<LockedAnswerer>(std::move(answerer), options, pictures);
+  if (!model.pictures)
+    return out;
+  const PictureSpec& spec = *model.pictures;
+  PictureOptions& pictures = out.pictures;
+  pictures.limits.max_pixels = static_cast<uint64_t>(options.max_image_pixels);
+  pictures.max_tokens = options.max_image_tokens;
+  if (pictures.max_tokens == 0 && spec.square_px == 0) {
+    const int64_t side = spec.patch_size * spec.merge_size;
+    const int64_t own = spec.max_pixels / (side * side);
+    pictures.max_tokens = std::max<int64_t>(1, std::min(own, limits.context_tokens * 3 / 4));
   }
-  PINHOLE_TRY(auto answerer, Answerer::create(loaded, limits, {}, options.kernels));
-  return std::make_unique<LockedAnswerer>(std::move(answerer), options, pictures);
+  PINHOLE_TRY(out.planned, largest_pictures(spec, pictures));
+  for (const Picture& picture : out.planned)
+    limits.max_patches = std::max(limits.max_patches, picture.grid.patches());
+  if (pictures.max_tokens > 0)
+    limits.max_patches =
+        std::max(limits.max_patches, pictures.max_tokens * spec.merge_size * spec.merge_size);
+  limits.feature_tokens = limits.context_tokens; // all pictures that a conversation can name
+  out.planned.resize(1);
+  return out;
+}
+
+} // namespace
+
+Result<MemoryPlan> plan_service(const LoadedModel& loaded, const ServiceOptions& options) {
+  PINHOLE_TRY(const ServiceShape service, service_shape(loaded, options));
+  RunShape shape;
+  shape.context_tokens = service.limits.context_tokens;
+  shape.chunk_tokens = service.limits.chunk_tokens;
+  shape.feature_tokens = service.limits.feature_tokens;
+  shape.max_patches = service.limits.max_patches;
+  add_pictures(service.planned, shape);
+  return plan_memory(loaded.model, shape, options.kernels);
+}
+
+Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
+                                                   const ServiceOptions& options) {
+  PINHOLE_TRY(const ServiceShape service, service_shape(loaded, options));
+  PINHOLE_TRY(auto answerer,
+              Answerer::create(loaded, service.limits, service.planned, options.kernels));
+  return std::make_unique<LockedAnswerer>(std::move(answerer), options, service.pictures);
 }
 
 } // namespace pinhole::serve

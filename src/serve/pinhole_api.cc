@@ -50,13 +50,12 @@ ApiResult<HttpReply> answer_form(Api& api, HttpRequest& http) {
   turn.text = prompt;
   request.conversation.turns.push_back(std::move(turn));
   request.max_tokens = 512;
-  const std::string model = shown_model(api, request.model);
   PINHOLE_API(auto job, make_job(api, std::move(request), http));
   PINHOLE_API_CHECK(start_job(*job));
   return wait_and_reply(
       job,
-      [job, model](const Answer& answer) {
-        return dump({{"model", model},
+      [job](const Answer& answer) {
+        return dump({{"model", job->model_name},
                      {"response", answer.text},
                      {"done", answer.finish == FinishReason::kStop},
                      {"prompt_tokens", answer.prompt_tokens},
@@ -72,8 +71,14 @@ ApiResult<HttpReply> plan_chat(Api& api, HttpRequest& http) {
   PINHOLE_API(const Json body, parse_body(http.body));
   PINHOLE_API(OpenAiRequest parsed, parse_chat_request(body, api.content_options(http)));
   GenerationRequest& request = parsed.generation;
-  const std::string name = shown_model(api, request.model);
-  PINHOLE_API(const ModelUse model, api.registry.acquire(request.model, {}, *http.gone));
+  PINHOLE_API(const ModelRoute route,
+              api.registry.route(request.model, !request.conversation.pictures.empty()));
+  if (!route.describes.empty()) {
+    return refuse(400, "the pictures are described by another model first; plan without them",
+                  "messages", "unsupported");
+  }
+  const std::string name = shown_model(api, route.answers);
+  PINHOLE_API(const ModelUse model, api.registry.acquire(route.answers, {}, *http.gone));
   PINHOLE_API(const Generation generation, prepare(request, *model));
   const SpeedPlan speed = forecaster.forecast(*model, generation);
   const MemoryPlan& plan = model->plan();
