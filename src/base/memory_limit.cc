@@ -1,10 +1,11 @@
 #include "base/memory_limit.h"
 
+#include "base/mapped_file.h"
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <fstream>
-#include <iterator>
 
 namespace pinhole {
 
@@ -15,8 +16,7 @@ constexpr int64_t kNoLimit = int64_t{1} << 60;
 
 // The files of /proc and of cgroups are a few KiB long.
 std::string text_of(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
+  return read_text_file(path, 1 << 20).value_or(std::string());
 }
 
 std::optional<int64_t> number_in(const std::string& path) { return leading_number(text_of(path)); }

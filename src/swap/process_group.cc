@@ -1,5 +1,6 @@
 #include "swap/process_group.h"
 
+#include "base/mapped_file.h"
 #include "base/memory_limit.h"
 
 #include <cerrno>
@@ -11,8 +12,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <spawn.h>
 #include <string_view>
@@ -25,9 +24,9 @@ namespace pinhole {
 
 namespace {
 
+// A file of /proc, or nothing where its process is gone.
 std::string text_of(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
+  return read_text_file(path, 1 << 20).value_or(std::string());
 }
 
 // The live processes of a group; those that ended and were not reaped take no memory.

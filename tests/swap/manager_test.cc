@@ -15,7 +15,7 @@
 namespace pinhole {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 // The memory of all fake hosts.
 struct Machine {

@@ -8,7 +8,7 @@
 namespace pinhole {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 using Kind = SwapAction::Kind;
 
 class Policy : public testing::Test {

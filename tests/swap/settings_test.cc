@@ -11,8 +11,8 @@
 namespace pinhole {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 // The example of the documentation: the text between ```toml and ```.
 std::string documented_example() {
