@@ -7,6 +7,7 @@ function(pinhole_layer name)
     add_library(ph_${name} STATIC ${sources})
     target_include_directories(ph_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
     target_link_libraries(ph_${name} PUBLIC ${ARG_DEPS})
+    pinhole_unity(ph_${name})
     if(NOT name MATCHES "^(base|quant|image)$") # few of their files read it
       target_precompile_headers(ph_${name} PRIVATE <nlohmann/json.hpp>)
     endif()
