@@ -107,6 +107,8 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
     for (Deal& next : deals_[(op_idx + 1) % 2])
       next.reset();
   }
+  if (op.needs_pictures && context_.picture_rows == 0)
+    return;
   switch (op.kind) {
   case OpKind::kEmbed:
     return embed(op, thread_idx);
@@ -135,13 +137,19 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
   case OpKind::kRope:
     return rope(op, thread_idx);
   case OpKind::kKvStore:
-    return kv_store(op, thread_idx);
+    return op.of_pictures ? store_picture_keys(op, thread_idx) : kv_store(op, thread_idx);
   case OpKind::kAttention:
     return attention(op, deal(op_idx, 0), work, thread_idx);
   case OpKind::kRoute:
     return route(op, thread_idx);
   case OpKind::kMoe:
     return moe(op, op_idx, work, thread_idx);
+  case OpKind::kAddGated:
+    return add_gated(op, thread_idx);
+  case OpKind::kAddTableRows:
+    return add_table_rows(op, work, thread_idx);
+  case OpKind::kPutColumns:
+    return put_columns(op, thread_idx);
   }
 }
 
@@ -200,8 +208,12 @@ void OpRunner::gather_rows(const Op& op, int thread_idx) {
   const Rows y = rows(op.y);
   const int32_t* from = indices(op.a);
   const Share part = share(y.rows, 1, thread_idx);
+  const size_t bytes = static_cast<size_t>(y.cols) * sizeof(float);
   for (int64_t i = part.begin; i < part.end; ++i) {
-    std::memcpy(y.row(i), x.row(from[i]), static_cast<size_t>(y.cols) * sizeof(float));
+    if (from[i] < 0)
+      std::memset(y.row(i), 0, bytes);
+    else
+      std::memcpy(y.row(i), x.row(from[i]), bytes);
   }
 }
 
@@ -253,6 +265,56 @@ void OpRunner::regroup(const Op& op, int thread_idx) {
       for (int64_t c = 0; c < x.cols; ++c)
         to[c * op.group] = from[c];
     }
+  }
+}
+
+float OpRunner::gate_of(const Gate& gate) const {
+  if (gate.weight == kNoWeight)
+    return 1;
+  const Weight& weight = graph_.weight(gate.weight);
+  float value = 0;
+  kernels_.table->decode(weight.format, weight.data, &value, 1);
+  value = std::tanh(value);
+  return gate.rest ? 1 - value : value;
+}
+
+void OpRunner::add_gated(const Op& op, int thread_idx) {
+  const Rows y = rows(op.y);
+  const Rows x = rows(op.a);
+  const int32_t* marked = op.b == kNoValue ? nullptr : indices(op.b);
+  const float gate = gate_of(op.factor);
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    if (marked == nullptr || marked[i] != 0)
+      kernels_.table->mul_add(x.row(i), gate, y.row(i), y.cols);
+  }
+}
+
+void OpRunner::add_table_rows(const Op& op, std::byte* work, int thread_idx) {
+  const Rows y = rows(op.y);
+  const int32_t* from = indices(op.a);
+  const Weight& table = graph_.weight(op.weight);
+  const float gate = gate_of(op.factor);
+  auto* decoded =
+      reinterpret_cast<float*>(work + thread_idx * round_up(table.cols * 4, kAlignment));
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    if (from[i] < 0)
+      continue;
+    kernels_.table->decode(table.format, table.data + from[i] * table.row_stride_bytes, decoded,
+                           table.cols);
+    kernels_.table->mul_add(decoded, gate, y.row(i), y.cols);
+  }
+}
+
+void OpRunner::put_columns(const Op& op, int thread_idx) {
+  const Rows x = rows(op.x);
+  const Rows y = rows(op.y);
+  const Share part = share(x.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    float* to = y.row(i) + op.begin;
+    for (int64_t c = 0; c < x.cols; ++c)
+      to[c * op.step] = x.row(i)[c];
   }
 }
 
@@ -450,13 +512,38 @@ void OpRunner::kv_store(const Op& op, int thread_idx) {
   }
 }
 
+void OpRunner::store_picture_keys(const Op& op, int thread_idx) {
+  const PictureCache& cache = *context_.pictures;
+  const Rows k = rows(op.a);
+  const Rows v = rows(op.b);
+  const Share part = share(context_.picture_rows, 1, thread_idx);
+  for (int64_t head = 0; head < op.kv_heads; ++head) {
+    for (int64_t i = part.begin; i < part.end; ++i) {
+      const int64_t offset =
+          head * cache.head_bytes() + (context_.picture_row + i) * cache.row_bytes();
+      kernels_.table->store_kv(cache.type(), k.row(i) + head * op.head_dim,
+                               cache.keys(op.layer) + offset, op.head_dim);
+      kernels_.table->store_kv(cache.type(), v.row(i) + head * op.head_dim,
+                               cache.values(op.layer) + offset, op.head_dim);
+    }
+  }
+}
+
 AttentionArgs OpRunner::attention_args(const Op& op, const SequenceRows& part) const {
   const Rows q = rows(op.x);
   const Rows y = rows(op.y);
   AttentionArgs args{};
   args.q = q.row(part.first_row);
   args.q_stride = q.stride;
-  if (op.layer >= 0) {
+  if (op.of_pictures) {
+    const PictureCache& cache = *context_.pictures;
+    args.k = cache.keys(op.layer);
+    args.v = cache.values(op.layer);
+    args.k_row_bytes = args.v_row_bytes = cache.row_bytes();
+    args.k_head_bytes = args.v_head_bytes = cache.head_bytes();
+    args.kv_type = cache.type();
+    args.num_kv = context_.picture_rows;
+  } else if (op.layer >= 0) {
     const KvCache& cache = *context_.cache;
     args.k = cache.keys(part.sequence, op.layer);
     args.v = cache.values(part.sequence, op.layer);
