@@ -79,7 +79,7 @@ TEST(MllamaPlan, DefaultsAreThePublishedNumbers) {
   EXPECT_EQ(described->model.cache.cross_layers(), 8);
 }
 
-KernelChoice scalar() { return {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16}; }
+KernelChoice scalar_kernels() { return {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16}; }
 
 RunShape shape_of(int64_t context, int64_t pictures) {
   RunShape shape;
@@ -93,7 +93,7 @@ RunShape shape_of(int64_t context, int64_t pictures) {
 TEST(MllamaPlan, PicturesHaveACacheOfTheirOwn) {
   const auto described = from_config(published());
   const auto plan = [&](int64_t context, int64_t pictures) {
-    return take(plan_memory(described->model, shape_of(context, pictures), scalar()));
+    return take(plan_memory(described->model, shape_of(context, pictures), scalar_kernels()));
   };
   const int64_t picture = 6404 * 2 * 8 * 8 * 128 * 2;
   for (const int64_t context : {64, 4096, 65536}) {
@@ -119,7 +119,7 @@ TEST(MllamaPlan, PicturesHaveACacheOfTheirOwn) {
 TEST(MllamaPlan, WithoutPicturesCrossAttentionIsNotMapped) {
   const auto described = from_config(published());
   const auto mapped = [&](int64_t pictures) {
-    return take(plan_memory(described->model, shape_of(256, pictures), scalar())).mapped_bytes;
+    return take(plan_memory(described->model, shape_of(256, pictures), scalar_kernels())).mapped_bytes;
   };
   const int64_t layer =
       2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096 + 2 * 128 + 2;
@@ -152,7 +152,7 @@ TEST(MllamaPlan, WorkCountsThePicturesThatATokenSees) {
 TEST(MllamaPlan, TablesOfThePositionsAreLookedUpAndTheRestStreams) {
   const auto described = from_config(published());
   const Model& model = described->model;
-  const MemoryPlan plan = take(plan_memory(model, shape_of(256, 1), scalar()));
+  const MemoryPlan plan = take(plan_memory(model, shape_of(256, 1), scalar_kernels()));
   int64_t tables = 0;
   for (const Op& op : model.vision.ops()) {
     if (looks_up_table(model.vision, op))
@@ -167,7 +167,7 @@ TEST(MllamaPlan, TablesOfThePositionsAreLookedUpAndTheRestStreams) {
                 residency.streamed_vision_bytes,
             plan.mapped_bytes);
   // Nothing of cross-attention is streamed when there are no pictures.
-  const MemoryPlan words = take(plan_memory(model, shape_of(256, 0), scalar()));
+  const MemoryPlan words = take(plan_memory(model, shape_of(256, 0), scalar_kernels()));
   const Residency text = take(plan_residency(model, words, limit));
   for (size_t i = 0; i < model.text.ops().size(); ++i) {
     if (model.text.ops()[i].needs_pictures)
