@@ -3,7 +3,7 @@ JOBS ?= $(shell nproc)
 PICTURE ?= docs/images/example.png
 QUESTION ?= Which number is the My account button? Reply with ONLY the number.
 SECONDS ?= 60
-# Several sources at a time: a whole build takes half the time. UNITY=OFF when you change one often.
+# Several sources at a time, for whole builds. UNITY=OFF when you change one file often.
 UNITY ?= ON
 
 .PHONY: help setup build run test dev tsan fuzz bench format clean

@@ -1,9 +1,9 @@
 # pinhole_unity(target): with PINHOLE_UNITY the compiler sees several sources of the target at once,
-# which halves the time of a whole build (the headers are read once for all of them). Sources that
-# use a name of another's anonymous namespace are compiled alone: PINHOLE_ALONE is what their paths
-# match. To be called in the directory of the target.
-option(PINHOLE_UNITY "Compile several sources at once: whole builds take half the time, one file's longer" OFF)
-set(PINHOLE_ALONE "src/(image|kernels|quant|text|model)/|/model/families/"
+# and reads their headers once. Compiled alone is what PINHOLE_ALONE matches: layers in which files
+# give the same name in their anonymous namespaces to different things (families do, by design), and
+# single files of others that do. To be called in the directory of the target.
+option(PINHOLE_UNITY "Compile several sources at once: whole builds are quicker, one file's slower" OFF)
+set(PINHOLE_ALONE "src/(image|kernels|quant|text|model)/|/extend/model/"
   "src/(file/(remote_file|safetensors)|plan/rates|engine/expert_cache|cli/planned_run)\\.cc"
   "src/serve/(api_error|fields|openai_request)\\.cc"
   "tests/(answer|base|engine|file|kernels|model|swap)/")

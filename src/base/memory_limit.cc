@@ -14,12 +14,9 @@ namespace {
 // cgroup v1 writes "no limit" as a number near 2^63; nothing real is above this.
 constexpr int64_t kNoLimit = int64_t{1} << 60;
 
-// The files of /proc and of cgroups are a few KiB long.
-std::string text_of(const std::string& path) {
-  return read_text_file(path, 1 << 20).value_or(std::string());
+std::optional<int64_t> number_in(const std::string& path) {
+  return leading_number(read_kernel_file(path));
 }
-
-std::optional<int64_t> number_in(const std::string& path) { return leading_number(text_of(path)); }
 
 // Calls fn(line) for each line.
 template <class Fn> void for_each_line(std::string_view text, Fn fn) {
@@ -56,6 +53,10 @@ std::optional<Group> group_of(const std::string& root) {
 }
 
 } // namespace
+
+std::string read_kernel_file(const std::string& path) {
+  return read_text_file(path, 1 << 20).value_or(std::string());
+}
 
 std::optional<int64_t> leading_number(std::string_view text) {
   int64_t value = 0;
@@ -103,7 +104,7 @@ int64_t MemoryLimit::usable_bytes() const {
 
 MemoryLimit memory_limit_at(const std::string& root) {
   MemoryLimit out;
-  const std::string meminfo = text_of(root + "/proc/meminfo");
+  const std::string meminfo = read_kernel_file(root + "/proc/meminfo");
   out.total_bytes = meminfo_bytes(meminfo, "MemTotal").value_or(0);
   out.available_bytes = meminfo_bytes(meminfo, "MemAvailable").value_or(0);
   const std::optional<Group> group = group_of(root);
@@ -122,8 +123,8 @@ MemoryLimit memory_limit_at(const std::string& root) {
       out.stat_file = folder + "memory.stat";
       out.cgroup_in_use = number_in(out.usage_file);
       if (out.cgroup_in_use)
-        *out.cgroup_in_use =
-            std::max<int64_t>(*out.cgroup_in_use - page_cache_bytes(text_of(out.stat_file)), 0);
+        *out.cgroup_in_use = std::max<int64_t>(
+            *out.cgroup_in_use - page_cache_bytes(read_kernel_file(out.stat_file)), 0);
     }
     if (path.empty() || path == "/")
       return out;

@@ -24,6 +24,9 @@ MemoryLimit memory_limit();
 // root/sys/fs/cgroup/...
 MemoryLimit memory_limit_at(const std::string& root);
 
+// A file of /proc or of cgroups, a few KiB long; nothing where it cannot be read, which is at any
+// moment while its process ends.
+std::string read_kernel_file(const std::string& path);
 // Bytes of an entry of the text of /proc/meminfo, such as "MemAvailable".
 std::optional<int64_t> meminfo_bytes(std::string_view meminfo, std::string_view key);
 // What the kernel takes back from a group before it runs out: the page cache in the text of its

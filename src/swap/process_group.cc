@@ -1,6 +1,5 @@
 #include "swap/process_group.h"
 
-#include "base/mapped_file.h"
 #include "base/memory_limit.h"
 
 #include <cerrno>
@@ -24,11 +23,6 @@ namespace pinhole {
 
 namespace {
 
-// A file of /proc, or nothing where its process is gone.
-std::string text_of(const std::string& path) {
-  return read_text_file(path, 1 << 20).value_or(std::string());
-}
-
 // The live processes of a group; those that ended and were not reaped take no memory.
 std::vector<pid_t> live_members(pid_t group) {
   std::vector<pid_t> out;
@@ -42,7 +36,7 @@ std::vector<pid_t> live_members(pid_t group) {
     if (parsed.ec != std::errc{} || parsed.ptr != name.data() + name.size())
       continue;
     // "12 (name) S 1 12 ...": the name may hold anything, so from the last bracket.
-    const std::string stat = text_of(fmt::format("/proc/{}/stat", pid));
+    const std::string stat = read_kernel_file(fmt::format("/proc/{}/stat", pid));
     const size_t bracket = stat.rfind(") ");
     if (bracket == std::string::npos)
       continue;
@@ -156,7 +150,8 @@ std::optional<int64_t> ProcessGroup::used_bytes() const {
     return std::nullopt;
   std::optional<int64_t> sum;
   for (const pid_t pid : live_members(leader_)) {
-    const auto bytes = meminfo_bytes(text_of(fmt::format("/proc/{}/smaps_rollup", pid)), "Pss");
+    const auto bytes =
+        meminfo_bytes(read_kernel_file(fmt::format("/proc/{}/smaps_rollup", pid)), "Pss");
     if (bytes)
       sum = sum.value_or(0) + *bytes;
   }

@@ -28,6 +28,15 @@ class Root {
   testing::TempDir folder_;
 };
 
+// What can be opened and not read, as files of a process that ends in between.
+TEST(MemoryLimit, AKernelFileThatFailsWhileItIsReadIsEmpty) {
+  const testing::TempDir folder;
+  EXPECT_EQ(read_kernel_file(folder.path()), "");
+  EXPECT_EQ(read_kernel_file(folder.path() + "/none"), "");
+  folder.write("stat", "12 (name) S");
+  EXPECT_EQ(read_kernel_file(folder.path() + "/stat"), "12 (name) S");
+}
+
 TEST(MemoryLimit, WithoutAGroupIsWhatIsAvailable) {
   const Root root;
   const MemoryLimit limit = root.read();
