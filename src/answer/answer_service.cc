@@ -27,6 +27,14 @@ Result<std::unique_ptr<AnswerService>> AnswerService::create(const LoadedModel& 
                             "1, 0 and 1 are needed",
                             options.parallel, options.max_queue, options.mixed_chunk_tokens));
   }
+  if (options.parallel > 1 && loaded.model.cache.has_cross()) {
+    return fail(
+        ErrorCode::kUnsupported,
+        fmt::format("{} answers at a time: a model that attends to its pictures from layers "
+                    "of their own gives one at a time",
+                    options.parallel),
+        {}, "--parallel 1");
+  }
   PINHOLE_TRY(auto session, Session::create(loaded.model, options.limits.session_options(
                                                               loaded, options.pictures, kernels,
                                                               options.parallel)));

@@ -218,6 +218,8 @@ int32_t AnswerService::choose_sequence(const Prompt& prompt) {
 void AnswerService::begin_prompt(Request& request) {
   request.prepared.bind(loaded_, request.placed);
   const Prompt& prompt = request.prepared.prompt;
+  if (const Status named = session_->set_conversation(prompt.tokens); !named)
+    return finish(request, tl::unexpected(named.error()));
   const int32_t sequence = choose_sequence(prompt);
   session_->truncate(session_->common_prefix(prompt.tokens, sequence), sequence);
   request.sequence = sequence;

@@ -22,12 +22,25 @@ constexpr const char* kFallbackTemplate =
     "{%- endif %}{%- endfor %}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}";
 
-Result<std::string> template_source(const ModelFile& file) {
-  if (file.container() == Container::kHuggingFace) {
-    return file.chat_template().value_or(kFallbackTemplate);
-  }
+// Llama 3's form, with the picture's token of 3.2 Vision: for vocabularies that have its headers.
+constexpr const char* kLlama3Template =
+    "{{- bos_token }}{%- for message in messages %}"
+    "{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' }}"
+    "{%- if message.content is string %}{{- message.content }}{%- else %}"
+    "{%- for content in message.content %}{%- if content.type == 'image' %}{{- '<|image|>' }}"
+    "{%- elif 'text' in content %}{{- content.text }}"
+    "{%- endif %}{%- endfor %}{%- endif %}{{- '<|eot_id|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}"
+    "{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}";
+
+Result<std::string> template_source(const ModelFile& file, const Tokenizer& tokenizer) {
+  const char* fallback = tokenizer.find("<|start_header_id|>") && tokenizer.find("<|eot_id|>")
+                             ? kLlama3Template
+                             : kFallbackTemplate;
+  if (file.container() == Container::kHuggingFace)
+    return file.chat_template().value_or(fallback);
   if (file.gguf().find("tokenizer.chat_template") == nullptr)
-    return std::string(kFallbackTemplate);
+    return std::string(fallback);
   PINHOLE_TRY(const std::string_view text, file.gguf().string("tokenizer.chat_template"));
   return std::string(text);
 }
@@ -47,7 +60,7 @@ Result<std::unique_ptr<LoadedModel>> load_model(const std::string& path,
                                                 const std::string& mmproj) {
   PINHOLE_TRY(ModelFiles files, ModelFiles::open(path, mmproj));
   PINHOLE_TRY(Tokenizer tokenizer, tokenizer_from_model(files.text));
-  PINHOLE_TRY(const std::string source, template_source(files.text));
+  PINHOLE_TRY(const std::string source, template_source(files.text, tokenizer));
   PINHOLE_TRY(ChatTemplate chat_template,
               ChatTemplate::parse(source, files.text.path() + ", chat template"));
   auto loaded = std::unique_ptr<LoadedModel>(new LoadedModel{

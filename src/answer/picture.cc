@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 #include "base/function_ref.h"
+#include "image/tiles.h"
 
 #include <algorithm>
 #include <cmath>
@@ -215,6 +216,39 @@ Result<Size> target_size(const Picture& picture, const PictureSpec& spec,
   return *target;
 }
 
+Status lay_on_tiles(Picture& picture, const PictureSpec& spec, const PictureOptions& options) {
+  if (options.min_tokens > 1) {
+    return fail(ErrorCode::kInvalidInput,
+                fmt::format("a picture is 1 token of this model's prompt, --min-image-tokens is {}",
+                            options.min_tokens));
+  }
+  const Size size{picture.height_px, picture.width_px};
+  const TileGrid canvas = choose_canvas(size, spec.square_px, spec.max_tiles);
+  picture.target = fit_to_canvas(size, canvas, spec.square_px);
+  const int64_t side = spec.square_px / spec.patch_size;
+  picture.grid = {side, side, spec.merge_size, spec.max_tiles, canvas.rows, canvas.cols};
+  picture.image_tokens = picture.tokens = 1;
+  return {};
+}
+
+Status lay_out_pieces(Picture& picture, const PictureSpec& spec, const PictureOptions& options) {
+  PINHOLE_TRY(picture.target, target_size(picture, spec, options));
+  Size piece = picture.target;
+  if (spec.max_pieces > 0) {
+    const int64_t squares =
+        picture.target.height * picture.target.width / (spec.square_px * spec.square_px);
+    piece = {spec.square_px, spec.square_px};
+    if (squares > 1) {
+      picture.pieces = squares + 1;
+      picture.piece_px = spec.square_px;
+    }
+  }
+  picture.grid = {piece.height / spec.patch_size, piece.width / spec.patch_size, spec.merge_size};
+  picture.image_tokens = picture.feature_tokens();
+  picture.tokens = picture.image_tokens + row_breaks(spec, piece);
+  return {};
+}
+
 } // namespace
 
 PatchLayout patch_layout(const PictureSpec& spec) {
@@ -227,6 +261,16 @@ PatchLayout patch_layout(const PictureSpec& spec) {
   return layout;
 }
 
+void write_rows(const Image& image, const Picture& picture, const PictureSpec& spec,
+                int64_t row_begin, int64_t row_end, float* out) {
+  const PatchLayout patches = patch_layout(spec);
+  const PatchGrid& grid = picture.grid;
+  if (grid.tiles == 0)
+    return write_patches(image, patches, row_begin, row_end, out);
+  write_tiles(image, {patches, spec.square_px, grid.tiles, {grid.tile_rows, grid.tile_cols}},
+              row_begin, row_end, out);
+}
+
 void add_pictures(std::span<const Picture> pictures, RunShape& shape) {
   int64_t tokens = 0;
   for (const Picture& picture : pictures) {
@@ -235,6 +279,16 @@ void add_pictures(std::span<const Picture> pictures, RunShape& shape) {
     shape.picture_io_bytes = std::max(shape.picture_io_bytes, picture.io_bytes());
   }
   shape.feature_tokens = std::max(shape.feature_tokens, tokens);
+}
+
+void add_pictures(std::span<const Picture> pictures, const Model& model, QuestionShape& question) {
+  for (const Picture& picture : pictures) {
+    if (model.cache.has_cross())
+      question.picture_keys += picture.grid.seen_tokens();
+    question.picture_patches.insert(question.picture_patches.end(),
+                                    static_cast<size_t>(picture.pieces), picture.grid.patches());
+    question.picture_pixels += picture.width_px * picture.height_px;
+  }
 }
 
 Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string name,
@@ -252,19 +306,10 @@ Result<Picture> plan_picture(int64_t width_px, int64_t height_px, std::string na
                 picture.name, "scale the picture down");
   }
   picture.file_bytes = width_px * height_px;
-  PINHOLE_TRY(picture.target, target_size(picture, spec, options));
-  Size piece = picture.target;
-  if (spec.max_pieces > 0) {
-    const int64_t squares =
-        picture.target.height * picture.target.width / (spec.square_px * spec.square_px);
-    piece = {spec.square_px, spec.square_px};
-    if (squares > 1) {
-      picture.pieces = squares + 1;
-      picture.piece_px = spec.square_px;
-    }
-  }
-  picture.grid = {piece.height / spec.patch_size, piece.width / spec.patch_size, spec.merge_size};
-  picture.tokens = picture.feature_tokens() + row_breaks(spec, piece);
+  if (spec.max_tiles > 0)
+    PINHOLE_CHECK(lay_on_tiles(picture, spec, options));
+  else
+    PINHOLE_CHECK(lay_out_pieces(picture, spec, options));
   return picture;
 }
 
@@ -280,8 +325,10 @@ Result<Picture> open_picture(std::string bytes, std::string name, const PictureS
 
 Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
                                const PictureOptions& options) {
-  PINHOLE_TRY(Image image, decode_picture(as_bytes(picture.bytes), options.limits,
-                                          AlphaPolicy::kDrop, picture.name));
+  PINHOLE_TRY(Image image,
+              decode_picture(as_bytes(picture.bytes), options.limits,
+                             spec.alpha_on_white ? AlphaPolicy::kWhite : AlphaPolicy::kDrop,
+                             picture.name));
   const Filter filter = spec.bilinear ? Filter::kBilinear : Filter::kBicubic;
   Image whole;
   if (picture.pieces > 1)
@@ -291,10 +338,12 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
   if (picture.pieces > 1)
     image = stack_pieces(image, whole);
   Sha256 hash;
-  const std::string preprocessing =
+  std::string preprocessing =
       fmt::format("{}x{} patch {} merge {} frames {} mean {} {} {} std {} {} {}", image.width,
                   image.height, spec.patch_size, spec.merge_size, spec.frames, spec.mean[0],
                   spec.mean[1], spec.mean[2], spec.std[0], spec.std[1], spec.std[2]);
+  if (picture.grid.tiles > 0)
+    preprocessing += fmt::format(" canvas {}x{}", picture.grid.tile_rows, picture.grid.tile_cols);
   hash.update(preprocessing.data(), preprocessing.size());
   hash.update(image.rgb.data(), image.rgb.size());
   picture.digest = hash.finish();

@@ -8,6 +8,7 @@
 #include "model/model.h"
 #include "model/vision_inputs.h"
 #include "plan/memory.h"
+#include "plan/speed.h"
 
 #include <atomic>
 #include <cstddef>
@@ -36,9 +37,11 @@ struct Picture {
   int64_t pieces = 1; // that the tower reads one by one; more than one: squares of the target, row
                       // by row, and the whole as one more
   int64_t piece_px = 0;               // side of a square, where there are several
-  int64_t tokens = 0;                 // of a prompt, those between rows included
+  int64_t image_tokens = 0;           // of a prompt, those that stand for it
+  int64_t tokens = 0;                 // the same with those between rows
   std::optional<Sha256Digest> digest; // of pixels + preprocessing; known after decoding
 
+  // Rows that are kept of it, as embeddings or as keys and values.
   int64_t feature_tokens() const { return pieces * grid.tokens(); }
 
   // Pixels held while it is decoded and, where it is, resized and cut.
@@ -69,6 +72,10 @@ Result<Image> decode_for_model(Picture& picture, const PictureSpec& spec,
 Sha256Digest piece_digest(const Picture& picture, int64_t piece);
 
 PatchLayout patch_layout(const PictureSpec& spec);
+// Rows [row_begin, row_end) of what the tower reads, of all pieces one after the other; `image`
+// from decode_for_model().
+void write_rows(const Image& image, const Picture& picture, const PictureSpec& spec,
+                int64_t row_begin, int64_t row_end, float* out);
 
 // Runs the vision tower on a piece of a decoded picture (Session::encode()).
 Result<Session::EncodedPicture> encode_picture(
@@ -78,5 +85,7 @@ Result<Session::EncodedPicture> encode_picture(
 
 // What these pictures need of a run, at least: the one place that plans and runs take it from.
 void add_pictures(std::span<const Picture> pictures, RunShape& shape);
+// What a question has beside its tokens when it comes with these pictures.
+void add_pictures(std::span<const Picture> pictures, const Model& model, QuestionShape& question);
 
 } // namespace pinhole

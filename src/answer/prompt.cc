@@ -229,6 +229,7 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
                               std::span<const PatchGrid> grids) {
   Prompt prompt;
   prompt.tokens.reserve(ids.size());
+  prompt.is_cross = loaded.model.cache.has_cross();
   size_t picture = 0;
   int32_t position = 0;
   for (size_t i = 0; i < ids.size();) {
@@ -242,8 +243,8 @@ Result<Prompt> place_pictures(const LoadedModel& loaded, std::span<const TokenId
       return fail(ErrorCode::kInvalidInput, "the prompt has more picture tokens than its pictures");
     }
     const PatchGrid& grid = grids[picture++];
-    const int64_t height = grid.height / grid.merge;
-    const int64_t width = grid.width / grid.merge;
+    const int64_t height = prompt.is_cross ? 1 : grid.height / grid.merge;
+    const int64_t width = prompt.is_cross ? 1 : grid.width / grid.merge;
     for (int64_t t = 0; t < height * width; ++t, ++i) {
       if (loaded.row_break_id >= 0 && t > 0 && t % width == 0 && i < ids.size() &&
           ids[i] == loaded.row_break_id) {
@@ -286,8 +287,12 @@ void bind_pictures(Prompt& prompt, TokenId image_token_id, std::span<const Patch
   for (PromptToken& token : prompt.tokens) {
     if (token.id != image_token_id || picture == pictures.size())
       continue;
-    token.feature_row = pictures[picture].first_row + static_cast<int32_t>(row);
     std::memcpy(&token.picture_key, pictures[picture].digest.data(), sizeof token.picture_key);
+    if (prompt.is_cross) {
+      ++picture;
+      continue;
+    }
+    token.feature_row = pictures[picture].first_row + static_cast<int32_t>(row);
     if (++row == grids[picture].tokens()) {
       ++picture;
       row = 0;

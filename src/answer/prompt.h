@@ -34,6 +34,7 @@ struct Prompt {
   std::vector<PromptToken> tokens;
   int32_t next_position = 0; // of the first generated token
   int64_t picture_tokens = 0;
+  bool is_cross = false; // pictures are one token each, without rows of features
 };
 
 // Whether the chat template writes the tools of a conversation.

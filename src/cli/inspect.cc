@@ -120,6 +120,8 @@ Json model_to_json(const Model& model) {
       {"vocab_size", model.vocab_size},
       {"max_position_embeddings", model.context_length},
       {"kv_cache_bytes_per_token_f16", kv_bytes_per_token(model.cache, kernels::KvType::kF16)},
+      {"picture_cache_bytes_per_token_f16",
+       picture_bytes_per_token(model.cache, kernels::KvType::kF16)},
       {"weight_bytes", model.weight_bytes},
       {"unused_tensors", model.unused_tensors}};
   if (model.pictures) {
@@ -130,6 +132,8 @@ Json model_to_json(const Model& model) {
         {"pixels_per_token", p.patch_size * p.merge_size * p.patch_size * p.merge_size},
         {"min_pixels", p.min_pixels},
         {"max_pixels", p.max_pixels}};
+    if (p.max_tiles > 0)
+      out["pictures"]["max_tiles"] = p.max_tiles;
   }
   out["sizes"] = roles_to_json(model);
   return out;

@@ -67,9 +67,10 @@ Result<PlanReport> make_report(const PlanRequest& request, const KernelChoice& k
   PINHOLE_TRY(report.run, plan_run(report.model, request, kernels, place));
   const MemoryPlan& memory = report.run.memory;
   report.prefill_arena_bytes = memory.text.arena_bytes;
-  report.decode_arena_bytes = lay_out(report.model.text, {request.parallel, request.parallel},
-                                      memory.shape.context_tokens, memory.text.kernels)
-                                  .arena_bytes;
+  report.decode_arena_bytes =
+      lay_out(report.model.text, {request.parallel, request.parallel}, memory.shape.context_tokens,
+              memory.text.kernels, memory.shape.feature_tokens)
+          .arena_bytes;
   PINHOLE_CHECK(find_room(request, kernels, report));
   if (report.run.question.prompt_tokens > request.context_tokens) {
     return fail(ErrorCode::kTooLarge,
@@ -95,14 +96,17 @@ Json speed_to_json(const PlannedRun& run, const SpeedPlan& speed) {
           {"tokens_per_second_full_context", conversations / speed.decode_full_seconds}};
 }
 
-Json pictures_to_json(const std::vector<Picture>& pictures) {
+Json pictures_to_json(const Model& model, const std::vector<Picture>& pictures) {
   Json out = Json::array();
   for (const Picture& picture : pictures) {
-    out.push_back({{"width", picture.width_px},
-                   {"height", picture.height_px},
-                   {"read_at", {picture.target.width, picture.target.height}},
-                   {"patches", picture.pieces * picture.grid.patches()},
-                   {"tokens", picture.tokens}});
+    Json one = {{"width", picture.width_px},
+                {"height", picture.height_px},
+                {"read_at", {picture.target.width, picture.target.height}},
+                {"patches", picture.pieces * picture.grid.patches()},
+                {"tokens", picture.tokens}};
+    if (model.cache.has_cross())
+      one["cached_tokens"] = picture.feature_tokens();
+    out.push_back(std::move(one));
   }
   return out;
 }
@@ -146,6 +150,7 @@ Json report_to_json(const PlanReport& report, bool layers) {
       {"kv_cache_per_token",
        memory.kv_cache_bytes /
            std::max<int64_t>(memory.shape.context_tokens * memory.shape.parallel, 1)},
+      {"picture_cache", memory.picture_cache_bytes},
       {"picture_embeddings", memory.features_bytes},
       {"picture_decoding", memory.picture_io_bytes},
       {"program", memory.fixed_bytes},
@@ -174,7 +179,7 @@ Json report_to_json(const PlanReport& report, bool layers) {
                   {{"width", report.largest_picture.width_px},
                    {"height", report.largest_picture.height_px},
                    {"tokens", report.largest_picture.tokens}}}};
-  out["pictures"] = pictures_to_json(report.run.pictures);
+  out["pictures"] = pictures_to_json(model, report.run.pictures);
   out["speed"] = speed_to_json(report.run, report.speed);
   out["uncached_bytes"] = report.uncached_bytes;
   out["options"] = Json::array();
@@ -183,7 +188,7 @@ Json report_to_json(const PlanReport& report, bool layers) {
                 {"weights", option.weights},
                 {"weight_bytes", option.weight_bytes},
                 {"context_tokens", option.context_tokens},
-                {"pictures", pictures_to_json(option.run.pictures)},
+                {"pictures", pictures_to_json(model, option.run.pictures)},
                 {"needed_bytes", option.run.needed_bytes()},
                 {"verdict", verdict_name(option.run.verdict())},
                 {"speed", speed_to_json(option.run, option.speed)}};

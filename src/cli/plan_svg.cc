@@ -81,7 +81,7 @@ std::vector<Segment> segments_of(const PlanReport& report) {
       {"vision and projector", vision, 2},
       {"KV cache", m.kv_cache_bytes, 3},
       {"compute arena", m.arena_bytes, 4},
-      {"pictures", m.features_bytes + m.picture_io_bytes, 5},
+      {"pictures", m.picture_cache_bytes + m.features_bytes + m.picture_io_bytes, 5},
       {"program", m.fixed_bytes + m.program_mapped_bytes, 6},
   };
   std::erase_if(all, [](const Segment& segment) { return segment.bytes == 0; });

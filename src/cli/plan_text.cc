@@ -54,6 +54,17 @@ std::string cache_note(const PlanReport& report) {
                                                report.run.memory.kv_cache_bytes / tokens)));
 }
 
+// "4,100 tokens of 32,768 bytes, in 8 of 40 layers".
+std::string picture_cache_note(const PlanReport& report) {
+  const MemoryPlan& m = report.run.memory;
+  const CacheSpec& cache = report.model.cache;
+  const int64_t tokens = std::max<int64_t>(m.shape.feature_tokens, 1);
+  return fmt::format("{} tokens of {} bytes, in {} of {} layers",
+                     format_count(static_cast<uint64_t>(tokens)),
+                     format_count(static_cast<uint64_t>(m.picture_cache_bytes / tokens)),
+                     cache.cross_layers(), cache.layers);
+}
+
 void print_memory(const PlanReport& report) {
   const MemoryPlan& m = report.run.memory;
   fmt::print("{}\n",
@@ -69,8 +80,11 @@ void print_memory(const PlanReport& report) {
        arena + (m.vision_offset_bytes > 0 ? ": encode beside the larger of the others"
                                           : ": the largest counts"));
   line("KV cache", m.kv_cache_bytes, cache_note(report));
+  if (m.picture_cache_bytes > 0)
+    line("picture cache", m.picture_cache_bytes, picture_cache_note(report));
   if (!report.run.pictures.empty()) {
-    line("picture embeddings", m.features_bytes);
+    if (m.features_bytes > 0)
+      line("picture embeddings", m.features_bytes);
     line("picture decoding", m.picture_io_bytes);
   }
   line("program and vocabulary", m.fixed_bytes);
@@ -207,8 +221,11 @@ void print_speed(const PlanReport& report) {
       fmt::print("  with a GPU like {} (--machine names another)\n", report.place.gpu.description);
   }
   for (const Picture& picture : report.run.pictures) {
-    fmt::print("  picture {:<18} read at {}x{}, {} tokens\n", picture.name, picture.target.width,
-               picture.target.height, picture.tokens);
+    fmt::print("  picture {:<18} read at {}x{}, {} tokens{}\n", picture.name, picture.target.width,
+               picture.target.height, picture.tokens,
+               report.model.cache.has_cross()
+                   ? fmt::format(", {} in the picture cache", picture.feature_tokens())
+                   : "");
   }
   const bool reads = report.uncached_bytes > 0 && !streams;
   fmt::print("  {:<26} {:>12}{}\n", "map the weights", seconds(speed.map_seconds),
@@ -268,9 +285,16 @@ void print_explanation(const PlanReport& report) {
       "heads x {} numbers:\n{} bytes in f16. The formula that is often quoted, 2 x layers x "
       "hidden_size x bytes, gives {}:\n{:.1f} times as many, since several query heads share "
       "one key here.\n",
-      cache.layers, cache.kv_heads, cache.head_dim, format_count(static_cast<uint64_t>(per_token)),
-      format_count(static_cast<uint64_t>(naive)),
+      cache.layers - cache.cross_layers(), cache.kv_heads, cache.head_dim,
+      format_count(static_cast<uint64_t>(per_token)), format_count(static_cast<uint64_t>(naive)),
       static_cast<double>(naive) / static_cast<double>(per_token));
+  if (cache.has_cross()) {
+    fmt::print(
+        "The other {} layers keep keys and values of pictures, {} bytes of each of a picture's "
+        "tokens, once,\nhowever long the conversation is.\n",
+        cache.cross_layers(),
+        format_count(static_cast<uint64_t>(picture_bytes_per_token(cache, kernels::KvType::kF16))));
+  }
   const auto sliding = std::count(cache.sliding.begin(), cache.sliding.end(), true);
   if (sliding > 0) {
     fmt::print("{} of the layers see {} tokens back and keep no more than these, a chunk and {} to "

@@ -162,10 +162,8 @@ Result<PlannedRun> plan_run(const Model& model, const PlanRequest& request,
   run.question.prompt_tokens = request.text_tokens;
   for (const Picture& picture : run.pictures) {
     run.question.prompt_tokens += picture.tokens;
-    std::vector<int64_t>& patches = run.question.picture_patches;
-    patches.insert(patches.end(), static_cast<size_t>(picture.pieces), picture.grid.patches());
-    run.question.picture_pixels += picture.width_px * picture.height_px;
   }
+  add_pictures(run.pictures, model, run.question);
   run.first_question_bytes = first_question_bytes(model, run.memory, run.question.prompt_tokens) +
                              run.memory.mapped_bytes + run.memory.program_mapped_bytes;
   return run;

@@ -1,5 +1,6 @@
 // Model cases: prompts, positions, picture features, logits and greedy tokens against the
 // reference.
+#include "cli/verify_pixels.h"
 #include "cli/verify_report.h"
 
 #include "answer/loaded_model.h"
@@ -20,36 +21,6 @@ namespace pinhole::cli {
 namespace fs = std::filesystem;
 
 namespace {
-
-// Differences of a set of numbers from the expected ones.
-struct Difference {
-  double max_abs = 0;
-  double sum_square_error = 0, sum_square = 0, sum_square_own = 0, dot = 0;
-  int64_t count = 0;
-  bool finite = true;
-
-  void add(std::span<const float> own, std::span<const float> expected) {
-    for (size_t i = 0; i < expected.size(); ++i) {
-      const double a = own[i];
-      const double b = expected[i];
-      finite = finite && std::isfinite(a);
-      max_abs = std::max(max_abs, std::abs(a - b));
-      sum_square_error += (a - b) * (a - b);
-      sum_square += b * b;
-      sum_square_own += a * a;
-      dot += a * b;
-    }
-    count += static_cast<int64_t>(expected.size());
-  }
-  double rms() const {
-    return count == 0 ? 0 : std::sqrt(sum_square_error / static_cast<double>(count));
-  }
-  double relative() const { return sum_square == 0 ? 0 : std::sqrt(sum_square_error / sum_square); }
-  double cosine() const {
-    const double norm = std::sqrt(sum_square) * std::sqrt(sum_square_own);
-    return norm == 0 ? (sum_square == sum_square_own ? 1 : 0) : dot / norm;
-  }
-};
 
 // What a run is held to (golden/README.md): f32 arithmetic, reduced precision, quantised
 // activations.
@@ -137,10 +108,12 @@ class CaseRun {
       PINHOLE_TRY(Picture picture,
                   open_picture(std::move(bytes), path, *loaded_.model.pictures, {}));
       grids_.insert(grids_.end(), static_cast<size_t>(picture.pieces), picture.grid);
-      tokens_.push_back(picture.feature_tokens());
+      tokens_.push_back(picture.image_tokens);
       row_tokens_.push_back(picture.grid.width / picture.grid.merge);
       pictures_.push_back(std::move(picture));
     }
+    if (!grids_.empty() && fs::exists(input("aspect_ratio_ids.npy")))
+      PINHOLE_CHECK(check_arrangements());
     PINHOLE_CHECK(check_sizes());
     if (grids_.empty() || !fs::exists(input("image_grid_thw.npy")))
       return {};
@@ -151,6 +124,20 @@ class CaseRun {
                         thw[3 * i + 2] == grids_[i].width;
       expect(same,
              fmt::format("picture {} has a grid of {} x {}", i, grids_[i].height, grids_[i].width));
+    }
+    return {};
+  }
+
+  // aspect_ratio_ids [1, pictures].
+  Status check_arrangements() {
+    PINHOLE_TRY(const NpyArray array, load(input("aspect_ratio_ids.npy")));
+    PINHOLE_TRY(const std::vector<int64_t> ids, array.ints());
+    expect(ids.size() == grids_.size(), "not an aspect ratio for each picture");
+    for (size_t i = 0; i < std::min(ids.size(), grids_.size()); ++i) {
+      expect(ids[i] == grids_[i].arrangement(),
+             fmt::format("picture {} lies on {} x {} tiles, aspect ratio {}, expected {}", i,
+                         grids_[i].tile_rows, grids_[i].tile_cols, grids_[i].arrangement(),
+                         ids[i]));
     }
     return {};
   }
@@ -176,8 +163,15 @@ class CaseRun {
     const Json* text = json_find(case_.info, "prompt");
     ids_.assign(ids.begin(), ids.end());
     if (text != nullptr && text->is_string()) {
-      PINHOLE_TRY(const std::vector<TokenId> own,
+      PINHOLE_TRY(std::vector<TokenId> own,
                   encode_prompt(loaded_, text->get<std::string>(), tokens_, row_tokens_));
+      // The reference's processor leaves BOS to its tokenizer, which puts it before the prompt even
+      // where that begins with one.
+      const auto bos = loaded_.tokenizer.bos();
+      if (bos && text->get<std::string>().starts_with(loaded_.tokenizer.piece(*bos))) {
+        const std::vector<TokenId> added = loaded_.tokenizer.encode("", true, true);
+        own.insert(own.begin(), added.begin(), added.end());
+      }
       expect(own == ids_, "the prompt's token ids differ");
     }
     PINHOLE_TRY(prompt_, place_pictures(loaded_, ids_, grids_));
@@ -210,6 +204,7 @@ class CaseRun {
       shape.max_patches = std::max(shape.max_patches, grid.patches());
       shape.feature_tokens += grid.tokens();
     }
+    is_cross_ = loaded_.model.cache.has_cross();
     shape.output_rows = shape.chunk_tokens;
     PINHOLE_TRY(session_, Session::create(loaded_.model, {shape, kernels_}));
     return {};
@@ -219,24 +214,26 @@ class CaseRun {
     if (pictures_.empty())
       return {};
     const PictureSpec& spec = *loaded_.model.pictures;
-    const PatchLayout layout = patch_layout(spec);
     Difference pixels;
     std::vector<PlacedPicture> placed;
     std::vector<Sha256Digest> keep;
     for (size_t i = 0; i < pictures_.size(); ++i) {
       const PatchGrid& grid = pictures_[i].grid;
       PINHOLE_TRY(const Image image, decode_for_model(pictures_[i], spec, {}));
-      PINHOLE_CHECK(compare_pixels(i, image, pixels));
+      if (fs::exists(input("pixel_values.npy")))
+        PINHOLE_CHECK(compare_pixels(input("pixel_values.npy"), image, pictures_, i, spec, pixels));
       for (int64_t piece = 0; piece < pictures_[i].pieces; ++piece) {
         keep.push_back(piece_digest(pictures_[i], piece));
         const int64_t first = piece * grid.patches();
         PINHOLE_TRY(const auto encoded, session_->encode(
                                             keep.back(), grid,
                                             [&](int64_t begin, int64_t end, float* out) {
-                                              write_patches(image, layout, first + begin,
-                                                            first + end, out);
+                                              write_rows(image, pictures_[i], spec, first + begin,
+                                                         first + end, out);
                                             },
                                             keep));
+        if (is_cross_)
+          keep_features(i, encoded.from_cache);
         placed.push_back({encoded.first_row, keep.back()});
       }
     }
@@ -248,90 +245,36 @@ class CaseRun {
     return compare_features();
   }
 
-  // pixel_values [patches, channels * frames * patch * patch]: of all pictures one after the other,
-  // or of the first one alone.
-  Status compare_pixels(size_t picture_idx, const Image& image, Difference& pixels) {
-    const std::string path = input("pixel_values.npy");
-    if (!fs::exists(path))
-      return {};
-    PINHOLE_TRY(const NpyArray array, load(path));
-    PINHOLE_TRY(const std::span<const float> want, array.floats());
-    if (array.shape.size() == 4)
-      return compare_planes(picture_idx, image, array, pixels);
-    PatchLayout layout = patch_layout(*loaded_.model.pictures);
-    layout.temporal = 2; // as the reference's processor writes them
-    const int64_t row = 3 * layout.temporal * layout.patch_size * layout.patch_size;
-    size_t begin = 0;
-    size_t all = 0;
-    for (size_t i = 0; i < grids_.size(); ++i) {
-      if (i == picture_idx)
-        begin = all;
-      all += static_cast<size_t>(grids_[i].patches() * row);
+  // Of pictures in cross-attention no features are kept but here; of one that was encoded for an
+  // earlier place, that place's.
+  void keep_features(size_t picture_idx, bool from_cache) {
+    const PatchGrid& grid = pictures_[picture_idx].grid;
+    const size_t size = static_cast<size_t>(grid.tokens() * loaded_.model.hidden_size);
+    for (size_t i = 0; from_cache && i < picture_idx; ++i) {
+      if (pictures_[i].digest != pictures_[picture_idx].digest)
+        continue;
+      const std::vector<float> same(features_.begin() + static_cast<std::ptrdiff_t>(i * size),
+                                    features_.begin() +
+                                        static_cast<std::ptrdiff_t>((i + 1) * size));
+      features_.insert(features_.end(), same.begin(), same.end());
+      return;
     }
-    const PatchGrid& grid = grids_[picture_idx];
-    std::vector<float> own(static_cast<size_t>(grid.patches() * row));
-    const bool first_alone = want.size() == static_cast<size_t>(grids_[0].patches() * row);
-    if (picture_idx > 0 && first_alone)
-      return {};
-    if (want.size() != all && !first_alone) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("{} pixel values, expected {}", want.size(), all), path);
+    for (int64_t row = 0; row < grid.tokens(); ++row) {
+      const std::span<const float> features = session_->encoded_row(row);
+      features_.insert(features_.end(), features.begin(), features.end());
     }
-    write_patches(image, layout, 0, grid.patches(), own.data());
-    pixels.add(own, want.subspan(begin, own.size()));
-    return {};
-  }
-
-  // pixel_values [pictures, channels, height, width]; of pictures in pieces [pieces, …]; smaller
-  // ones stand in the upper left corner.
-  Status compare_planes(size_t picture_idx, const Image& image, const NpyArray& array,
-                        Difference& pixels) {
-    const PatchLayout layout = patch_layout(*loaded_.model.pictures);
-    std::vector<int64_t> shape = {static_cast<int64_t>(grids_.size()), 3, 0, 0};
-    for (const PatchGrid& grid : grids_) {
-      shape[2] = std::max(shape[2], grid.height * layout.patch_size);
-      shape[3] = std::max(shape[3], grid.width * layout.patch_size);
-    }
-    if (array.shape != shape || layout.temporal != 1) {
-      return fail(ErrorCode::kInvalidInput,
-                  fmt::format("pixel values [{}], expected [{}]", fmt::join(array.shape, ", "),
-                              fmt::join(shape, ", ")),
-                  array.name);
-    }
-    int64_t plane = 0; // of the picture's first piece
-    for (size_t i = 0; i < picture_idx; ++i)
-      plane += pictures_[i].pieces;
-    for (int64_t piece = 0; piece < pictures_[picture_idx].pieces; ++piece)
-      PINHOLE_CHECK(
-          compare_plane(pictures_[picture_idx].grid, image, piece, plane + piece, array, pixels));
-    return {};
-  }
-
-  Status compare_plane(const PatchGrid& grid, const Image& image, int64_t piece, int64_t plane,
-                       const NpyArray& array, Difference& pixels) {
-    PINHOLE_TRY(const std::span<const float> want, array.floats());
-    const std::vector<int64_t>& shape = array.shape;
-    const PatchLayout layout = patch_layout(*loaded_.model.pictures);
-    const int64_t side = layout.patch_size;
-    const int64_t row = 3 * side * side;
-    std::vector<float> own(static_cast<size_t>(grid.patches() * row));
-    write_patches(image, layout, piece * grid.patches(), (piece + 1) * grid.patches(), own.data());
-    std::vector<int32_t> positions(static_cast<size_t>(2 * grid.patches()));
-    patch_positions(grid, {}, positions);
-    const int64_t planes = plane * 3;
-    for (int64_t i = 0; i < grid.patches() * row; ++i) {
-      const auto patch = static_cast<size_t>(i / row);
-      const int64_t channel = i % row / (side * side);
-      const int64_t y = positions[2 * patch] * side + i % (side * side) / side;
-      const int64_t x = positions[2 * patch + 1] * side + i % side;
-      const auto at = static_cast<size_t>(((planes + channel) * shape[2] + y) * shape[3] + x);
-      pixels.add({&own[static_cast<size_t>(i)], 1}, want.subspan(at, 1));
-    }
-    return {};
   }
 
   Status compare_features() {
     Difference all;
+    if (is_cross_ && fs::exists(input("vision_projected.npy"))) {
+      PINHOLE_TRY(const NpyArray array, load(input("vision_projected.npy")));
+      PINHOLE_TRY(const std::span<const float> want, array.floats());
+      expect(features_.size() == want.size(),
+             fmt::format("{} numbers of features, expected {}", features_.size(), want.size()));
+      if (features_.size() == want.size())
+        all.add(features_, want);
+    }
     for (int32_t slot = 0; slot < loaded_.model.pictures->feature_slots; ++slot) {
       std::string path =
           input(slot == 0 ? "vision_merged.npy"
@@ -456,6 +399,8 @@ class CaseRun {
   std::vector<TokenId> ids_;
   Prompt prompt_;
   std::unique_ptr<Session> session_;
+  bool is_cross_ = false;
+  std::vector<float> features_; // of all pictures in cross-attention
   std::vector<float> last_logits_;
   double logit_error_ = 0;
   std::vector<std::string> failures_;

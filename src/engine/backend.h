@@ -3,6 +3,7 @@
 
 #include "base/mapped_file.h"
 #include "engine/kv_cache.h"
+#include "engine/picture_cache.h"
 #include "model/graph.h"
 #include "plan/layout.h"
 
@@ -36,9 +37,12 @@ struct SequenceRows {
 
 struct RunContext {
   std::byte* arena = nullptr;
-  const KvCache* cache = nullptr;            // text graphs
-  std::span<const SequenceRows> sequences;   // text graphs: all rows, each sequence once
-  FeatureRows features;                      // text graphs that read pictures
+  const KvCache* cache = nullptr;          // text graphs
+  std::span<const SequenceRows> sequences; // text graphs: all rows, each sequence once
+  FeatureRows features;                    // text graphs that read pictures
+  PictureCache* pictures = nullptr;        // of cross-attention layers
+  int64_t picture_row = 0;                 // vision graphs: where the picture's keys begin there
+  int64_t picture_rows = 0; // of it; text graphs: of all that tokens may see, 0: no pictures
   const std::atomic<bool>* cancel = nullptr; // set: stop before the next op
   WeightStream* stream = nullptr;            // weights that do not stay in memory
   ExpertCache* experts = nullptr;            // experts of which not all stay

@@ -12,9 +12,6 @@
 
 namespace pinhole {
 
-using kernels::AttentionArgs;
-using kernels::AttentionKernel;
-using kernels::KvType;
 using kernels::MatmulArgs;
 using kernels::MatmulKernel;
 
@@ -107,6 +104,8 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
     for (Deal& next : deals_[(op_idx + 1) % 2])
       next.reset();
   }
+  if (op.needs_pictures && context_.picture_rows == 0)
+    return;
   switch (op.kind) {
   case OpKind::kEmbed:
     return embed(op, thread_idx);
@@ -135,13 +134,19 @@ void OpRunner::run(size_t op_idx, int thread_idx) {
   case OpKind::kRope:
     return rope(op, thread_idx);
   case OpKind::kKvStore:
-    return kv_store(op, thread_idx);
+    return op.of_pictures ? store_picture_keys(op, thread_idx) : kv_store(op, thread_idx);
   case OpKind::kAttention:
     return attention(op, deal(op_idx, 0), work, thread_idx);
   case OpKind::kRoute:
     return route(op, thread_idx);
   case OpKind::kMoe:
     return moe(op, op_idx, work, thread_idx);
+  case OpKind::kAddGated:
+    return add_gated(op, thread_idx);
+  case OpKind::kAddTableRows:
+    return add_table_rows(op, work, thread_idx);
+  case OpKind::kPutColumns:
+    return put_columns(op, thread_idx);
   }
 }
 
@@ -200,8 +205,12 @@ void OpRunner::gather_rows(const Op& op, int thread_idx) {
   const Rows y = rows(op.y);
   const int32_t* from = indices(op.a);
   const Share part = share(y.rows, 1, thread_idx);
+  const size_t bytes = static_cast<size_t>(y.cols) * sizeof(float);
   for (int64_t i = part.begin; i < part.end; ++i) {
-    std::memcpy(y.row(i), x.row(from[i]), static_cast<size_t>(y.cols) * sizeof(float));
+    if (from[i] < 0)
+      std::memset(y.row(i), 0, bytes);
+    else
+      std::memcpy(y.row(i), x.row(from[i]), bytes);
   }
 }
 
@@ -253,6 +262,56 @@ void OpRunner::regroup(const Op& op, int thread_idx) {
       for (int64_t c = 0; c < x.cols; ++c)
         to[c * op.group] = from[c];
     }
+  }
+}
+
+float OpRunner::gate_of(const Gate& gate) const {
+  if (gate.weight == kNoWeight)
+    return 1;
+  const Weight& weight = graph_.weight(gate.weight);
+  float value = 0;
+  kernels_.table->decode(weight.format, weight.data, &value, 1);
+  value = std::tanh(value);
+  return gate.rest ? 1 - value : value;
+}
+
+void OpRunner::add_gated(const Op& op, int thread_idx) {
+  const Rows y = rows(op.y);
+  const Rows x = rows(op.a);
+  const int32_t* marked = op.b == kNoValue ? nullptr : indices(op.b);
+  const float gate = gate_of(op.factor);
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    if (marked == nullptr || marked[i] != 0)
+      kernels_.table->mul_add(x.row(i), gate, y.row(i), y.cols);
+  }
+}
+
+void OpRunner::add_table_rows(const Op& op, std::byte* work, int thread_idx) {
+  const Rows y = rows(op.y);
+  const int32_t* from = indices(op.a);
+  const Weight& table = graph_.weight(op.weight);
+  const float gate = gate_of(op.factor);
+  auto* decoded =
+      reinterpret_cast<float*>(work + thread_idx * round_up(table.cols * 4, kAlignment));
+  const Share part = share(y.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    if (from[i] < 0)
+      continue;
+    kernels_.table->decode(table.format, table.data + from[i] * table.row_stride_bytes, decoded,
+                           table.cols);
+    kernels_.table->mul_add(decoded, gate, y.row(i), y.cols);
+  }
+}
+
+void OpRunner::put_columns(const Op& op, int thread_idx) {
+  const Rows x = rows(op.x);
+  const Rows y = rows(op.y);
+  const Share part = share(x.rows, 1, thread_idx);
+  for (int64_t i = part.begin; i < part.end; ++i) {
+    float* to = y.row(i) + op.begin;
+    for (int64_t c = 0; c < x.cols; ++c)
+      to[c * op.step] = x.row(i)[c];
   }
 }
 
@@ -423,108 +482,6 @@ void OpRunner::rope(const Op& op, int thread_idx) {
   const Share part = share(x.rows, 1, thread_idx);
   kernels_.table->rope(x.row(part.begin), x.stride, part.end - part.begin, op.heads, op.head_dim,
                        op.rot_dim, cos.row(part.begin), sin.row(part.begin), op.interleaved);
-}
-
-void OpRunner::kv_store(const Op& op, int thread_idx) {
-  const KvCache& cache = *context_.cache;
-  const Rows k = rows(op.a);
-  const Rows v = rows(op.b);
-  const Share part = share(k.rows, 1, thread_idx);
-  for (const SequenceRows& of : context_.sequences) {
-    const int64_t begin = std::max(part.begin, of.first_row);
-    const int64_t end = std::min(part.end, of.first_row + of.rows);
-    const int64_t first_place =
-        of.past_tokens - cache.first_token(of.sequence, op.layer) - of.first_row;
-    std::byte* keys = cache.keys(of.sequence, op.layer);
-    std::byte* values = cache.values(of.sequence, op.layer);
-    for (int64_t head = 0; head < op.kv_heads; ++head) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t offset =
-            head * cache.head_bytes(op.layer) + (first_place + i) * cache.row_bytes();
-        kernels_.table->store_kv(cache.type(), k.row(i) + head * op.head_dim, keys + offset,
-                                 op.head_dim);
-        kernels_.table->store_kv(cache.type(), v.row(i) + head * op.head_dim, values + offset,
-                                 op.head_dim);
-      }
-    }
-  }
-}
-
-AttentionArgs OpRunner::attention_args(const Op& op, const SequenceRows& part) const {
-  const Rows q = rows(op.x);
-  const Rows y = rows(op.y);
-  AttentionArgs args{};
-  args.q = q.row(part.first_row);
-  args.q_stride = q.stride;
-  if (op.layer >= 0) {
-    const KvCache& cache = *context_.cache;
-    args.k = cache.keys(part.sequence, op.layer);
-    args.v = cache.values(part.sequence, op.layer);
-    args.k_row_bytes = args.v_row_bytes = cache.row_bytes();
-    args.k_head_bytes = args.v_head_bytes = cache.head_bytes(op.layer);
-    args.kv_type = cache.type();
-    args.num_kv = part.past_tokens - cache.first_token(part.sequence, op.layer) + part.rows;
-  } else {
-    const Rows k = rows(op.a);
-    const Rows v = rows(op.residual);
-    args.k = k.data;
-    args.v = v.data;
-    args.k_row_bytes = k.stride * 4;
-    args.v_row_bytes = v.stride * 4;
-    args.k_head_bytes = args.v_head_bytes = op.head_dim * 4;
-    args.kv_type = KvType::kF32;
-    args.num_kv = k.rows;
-  }
-  args.key_begin = indices(op.b) + part.first_row;
-  args.key_end = indices(op.c) + part.first_row;
-  args.out = y.row(part.first_row);
-  args.out_stride = y.stride;
-  args.num_heads = op.heads;
-  args.num_kv_heads = op.kv_heads;
-  args.head_dim = op.head_dim;
-  args.scale = op.scale;
-  return args;
-}
-
-void OpRunner::attention(const Op& op, Deal& pieces, std::byte* work, int thread_idx) {
-  const SequenceRows all{0, 0, rows(op.x).rows, 0};
-  const std::span<const SequenceRows> sequences =
-      op.layer >= 0 ? context_.sequences : std::span(&all, 1);
-  // Threads are in different sequences at the same time: each has scratch for the largest.
-  int64_t scratch_bytes = 0;
-  for (const SequenceRows& part : sequences) {
-    const AttentionArgs args = attention_args(op, part);
-    const AttentionKernel* kernel =
-        kernels_.table->attention(args.kv_type, part.rows, kernels_.exact);
-    scratch_bytes =
-        std::max(scratch_bytes, kernel->scratch_bytes(part.rows, args.num_kv, op.head_dim));
-  }
-
-  // A piece is a head of keys with its query heads; where there are few, part of its queries.
-  constexpr int64_t kPerThread = 4;
-  const int64_t group = op.heads / op.kv_heads;
-  const int64_t wanted = kernels_.num_threads == 1 ? 1 : kPerThread * kernels_.num_threads;
-  int64_t first = 0; // piece of the sequence
-  int64_t piece = pieces.next();
-  for (const SequenceRows& sequence : sequences) {
-    AttentionArgs args = attention_args(op, sequence);
-    const AttentionKernel* kernel =
-        kernels_.table->attention(args.kv_type, sequence.rows, kernels_.exact);
-    args.scratch = work + thread_idx * round_up(scratch_bytes, kAlignment);
-    const int64_t steps = ceil_div(sequence.rows, kernel->q_step);
-    const int64_t parts = std::min(steps, ceil_div(wanted, op.kv_heads));
-    for (; piece < first + op.kv_heads * parts; piece = pieces.next()) {
-      const int64_t head = (piece - first) % op.kv_heads;
-      // A causal prompt's last part is longest.
-      const int64_t part = parts - 1 - (piece - first) / op.kv_heads;
-      args.head_begin = head * group;
-      args.head_end = (head + 1) * group;
-      args.q_begin = std::min(steps * part / parts * kernel->q_step, sequence.rows);
-      args.q_end = std::min(steps * (part + 1) / parts * kernel->q_step, sequence.rows);
-      kernel->run(args);
-    }
-    first += op.kv_heads * parts;
-  }
 }
 
 } // namespace pinhole

@@ -131,12 +131,18 @@ class OpRunner {
   void gather_weighted(const Op& op, std::byte* work, int thread_idx);
   void with_vector(const Op& op, std::byte* work, int thread_idx); // kPutVector, kScale
   void regroup(const Op& op, int thread_idx);
+  // tanh of its tensor, what that leaves of 1, or 1.
+  float gate_of(const Gate& gate) const;
+  void add_gated(const Op& op, int thread_idx);
+  void add_table_rows(const Op& op, std::byte* work, int thread_idx);
+  void put_columns(const Op& op, int thread_idx);
   void matmul(const Op& op, size_t op_idx, std::byte* work, int thread_idx);
   void norm(const Op& op, std::byte* work, int thread_idx);
   void elementwise(const Op& op, int thread_idx);
   void rope_table(const Op& op, int thread_idx);
   void rope(const Op& op, int thread_idx);
   void kv_store(const Op& op, int thread_idx);
+  void store_picture_keys(const Op& op, int thread_idx);
   // What attention reads and writes for a sequence; past_tokens count where keys are cached.
   kernels::AttentionArgs attention_args(const Op& op, const SequenceRows& part) const;
   void attention(const Op& op, Deal& pieces, std::byte* work, int thread_idx);

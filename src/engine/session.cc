@@ -45,6 +45,9 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   PINHOLE_TRY(session->arena_, AnonymousMemory::reserve(p.arena_bytes, "compute arena"));
   PINHOLE_TRY(session->features_, AnonymousMemory::reserve(p.features_bytes, "picture embeddings"));
   PINHOLE_TRY(session->cache_, KvCache::create(model.cache, options.kernels.kv_type, p.shape));
+  PINHOLE_TRY(session->picture_cache_,
+              PictureCache::create(model.cache, options.kernels.kv_type,
+                                   p.picture_cache_bytes > 0 ? p.shape.feature_tokens : 0));
   if (p.features_bytes > 0) {
     session->features_view_ = {reinterpret_cast<float*>(session->features_.data()),
                                p.shape.feature_tokens, model.pictures->feature_size};
@@ -66,8 +69,15 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
   for (std::vector<PromptToken>& history : session->histories_)
     history.reserve(static_cast<size_t>(p.shape.context_tokens));
   session->sequence_rows_.reserve(session->histories_.size());
-  if (p.features_bytes > 0) { // every picture has a token
-    session->pictures_.reserve(static_cast<size_t>(p.shape.feature_tokens));
+  if (p.features_bytes > 0 || p.picture_cache_bytes > 0) { // every picture has a token
+    const auto most = static_cast<size_t>(p.shape.feature_tokens);
+    session->pictures_.reserve(most);
+    if (p.picture_cache_bytes > 0) {
+      session->conversation_.reserve(most);
+      session->next_conversation_.reserve(most);
+      session->conversation_ids_.reserve(most);
+      session->picture_begins_.reserve(most + 1);
+    }
     Windows& windows = session->windows_;
     const int64_t merge = model.pictures->merge_size;
     if (model.pictures->window_size_px > 0) {
@@ -76,6 +86,13 @@ Result<std::unique_ptr<Session>> Session::create(const Model& model,
     }
   }
   return session;
+}
+
+void Session::unmap_tables() const {
+  for (const FileRange& table : tables_) {
+    if (table.file != nullptr)
+      table.file->unmap(table.offset, table.bytes);
+  }
 }
 
 Status Session::stream_weights(std::span<const MappedFile* const> files) {
@@ -87,8 +104,8 @@ Status Session::stream_weights(std::span<const MappedFile* const> files) {
   }
   vision_stream_ = std::make_unique<WeightStream>(model_.vision, r.vision, files, window_);
   for (const Op& op : model_.vision.ops()) {
-    if (op.kind == OpKind::kGatherWeighted)
-      positions_ = find_table(files, model_.vision.weight(op.weight));
+    if (looks_up_table(model_.vision, op))
+      tables_.push_back(find_table(files, model_.vision.weight(op.weight)));
   }
   return {};
 }
@@ -105,10 +122,10 @@ std::byte* Session::text_input(InputKind kind) const {
 Status Session::check(const Part& part) const {
   const std::span<const PromptToken> tokens = part.tokens;
   for (const PromptToken& token : tokens) {
-    if (token.id < 0 || token.id >= model_.vocab_size) {
+    if (token.id < 0 || token.id >= model_.input_ids) {
       return fail(
           ErrorCode::kInvalidInput,
-          fmt::format("token id {} is outside the vocabulary of {}", token.id, model_.vocab_size));
+          fmt::format("token id {} is outside the vocabulary of {}", token.id, model_.input_ids));
     }
     if (token.feature_row >= plan_.shape.feature_tokens) {
       return fail(ErrorCode::kInvalidInput,
@@ -223,6 +240,11 @@ Result<std::span<const float>> Session::run(std::span<const Part> parts,
     for (int64_t i = part.outputs; i > 0; --i)
       output_rows[rows.outputs++] = static_cast<int32_t>(rows.items - i);
   }
+  if (model_.cache.has_cross()) {
+    assert(parts.size() == 1);
+    PINHOLE_CHECK(arrange_conversation());
+    fill_picture_inputs(parts.front().tokens);
+  }
 
   fit_experts();
   RunContext context;
@@ -230,6 +252,8 @@ Result<std::span<const float>> Session::run(std::span<const Part> parts,
   context.cache = &cache_;
   context.sequences = sequence_rows_;
   context.features = features_view_;
+  context.pictures = &picture_cache_;
+  context.picture_rows = conversation_.empty() ? 0 : conversation_rows_;
   context.cancel = cancel;
   context.stream = text_stream_.get();
   context.experts = experts_.get();
@@ -244,6 +268,10 @@ Result<std::span<const float>> Session::run(std::span<const Part> parts,
     std::vector<PromptToken>& past = history(part.sequence);
     past.insert(past.end(), part.tokens.begin(), part.tokens.end());
   }
+  for (const Part& part : parts) {
+    for (const PromptToken& token : part.tokens)
+      sight_.advance(token);
+  }
   const auto* logits = reinterpret_cast<const float*>(
       value_data(model_.text, plan_.text, arena_.data(), model_.text.outputs().front().value));
   return std::span<const float>(logits, static_cast<size_t>(rows.outputs * model_.vocab_size));
@@ -255,6 +283,9 @@ void Session::truncate(int64_t length, int32_t sequence) {
   std::vector<PromptToken>& past = history(sequence);
   const size_t whole = cut_before(past, static_cast<size_t>(length));
   past.resize(static_cast<size_t>(cache_.usable(sequence, static_cast<int64_t>(whole))));
+  sight_ = {};
+  for (const PromptToken& token : past)
+    sight_.advance(token);
   if (past.empty())
     cache_.clear(sequence);
 }
@@ -282,6 +313,7 @@ Result<std::span<const float>> Session::prefill(std::span<const PromptToken> pro
                                                 FunctionRef<void(int64_t, int64_t)> progress) {
   if (prompt.empty())
     return fail(ErrorCode::kInvalidInput, "the prompt is empty");
+  PINHOLE_CHECK(set_conversation(prompt));
   truncate(common_prefix(prompt));
   if (reused != nullptr)
     *reused = length();
@@ -305,6 +337,10 @@ Result<std::span<const float>> Session::prefill(std::span<const PromptToken> pro
 
 Result<std::span<const float>> Session::step(const PromptToken& token,
                                              const std::atomic<bool>* cancel) {
+  if (model_.cache.has_cross() && token.picture_key != 0)
+    return fail(ErrorCode::kInvalidInput, "a picture comes after its prompt was read");
+  if (length() == 0)
+    conversation_.clear();
   const Part part{0, {&token, 1}, 1};
   return run({&part, 1}, cancel);
 }
@@ -313,6 +349,8 @@ Status Session::prefill_all_logits(std::span<const PromptToken> prompt,
                                    FunctionRef<void(int64_t, std::span<const float>)> visit) {
   assert(plan_.shape.output_rows == plan_.shape.chunk_tokens);
   PINHOLE_CHECK(check({0, prompt}));
+  if (length() == 0)
+    PINHOLE_CHECK(set_conversation(prompt));
   int64_t row = length();
   while (!prompt.empty()) {
     PINHOLE_TRY(const size_t n, next_chunk(prompt));

@@ -25,7 +25,8 @@
 
 namespace pinhole {
 
-// One position of a prompt: a text token, or one row of a picture's features.
+// One position of a prompt: a text token, or one row of a picture's features. Where pictures are
+// attended to from cross-attention layers, a picture is one token without such a row.
 struct PromptToken {
   int32_t id = 0;
   std::array<int32_t, 3> position{}; // (time, height, width); plain models read the first
@@ -92,6 +93,8 @@ class Session {
     return plan_.vision_offset_bytes > 0 && vision_stream_ == nullptr;
   }
   void forget_pictures(std::span<const Sha256Digest> keep); // all others
+  // What the tower gave for the picture that was encoded last, until anything else is run.
+  std::span<const float> encoded_row(int64_t row) const;
   // Features of a picture: slot, row relative to the store.
   std::span<const float> feature_row(int32_t slot, int64_t row) const {
     return {features_view_.row(slot, row), static_cast<size_t>(features_view_.size)};
@@ -123,8 +126,15 @@ class Session {
   // another's.
   void copy_prefix(int32_t from, int32_t to, int64_t length);
 
+  // Before a prompt is run() on a session with cross-attention layers, which has one sequence:
+  // which pictures it has. What was read with others is forgotten where it depends on them, which
+  // is where text stands before the first one. Without such layers it does nothing.
+  Status set_conversation(std::span<const PromptToken> prompt);
+
   // Makes the cache hold exactly `prompt`, reusing the longest common prefix, and returns the
   // logits [vocab_size] after its last token. `reused` tells how many tokens were already there.
+  // With cross-attention layers text before the first picture depends on all of them: when they
+  // are others than before, nothing is reused.
   Result<std::span<const float>> prefill(
       std::span<const PromptToken> prompt, const std::atomic<bool>* cancel = nullptr,
       int64_t* reused = nullptr,
@@ -147,8 +157,21 @@ class Session {
  private:
   Session(const Model& model, MemoryPlan plan, const SessionOptions& options);
   void fit_experts(); // before every run: as many as memory is available for
-  void unmap_positions() const;
+  void unmap_tables() const;
   Status stream_weights(std::span<const MappedFile* const> files);
+
+  // --- cross-attention (session_pictures.cc) ---
+  // Which of the conversation's pictures a token sees: those that stood together before it.
+  struct Sight {
+    size_t begin = 0, end = 0; // in conversation_
+    bool after_picture = false;
+    void advance(const PromptToken& token);
+  };
+  Result<int32_t> make_cache_room(int64_t tokens, std::span<const Sha256Digest> keep);
+  Status arrange_conversation();
+  Result<int64_t> take_picture(uint64_t key); // for one place in the conversation
+  void fill_picture_inputs(std::span<const PromptToken> tokens);
+  bool in_conversation(const Sha256Digest& digest) const;
 
   Result<size_t> next_chunk(std::span<const PromptToken> rest) const {
     return next_chunk(rest, plan_.shape.chunk_tokens, plan_.shape.chunk_tokens);
@@ -161,7 +184,7 @@ class Session {
   std::byte* vision_arena() const { return arena_.data() + plan_.vision_offset_bytes; }
   void fill_vision_inputs(const PatchGrid& grid);
   // False: cancelled.
-  bool run_vision(const PatchGrid& grid, const std::atomic<bool>* cancel,
+  bool run_vision(const PatchGrid& grid, int32_t first_row, const std::atomic<bool>* cancel,
                   FunctionRef<void()> between);
   Result<int32_t> make_room(int64_t tokens, std::span<const Sha256Digest> keep);
   const std::vector<PromptToken>& history(int32_t sequence) const {
@@ -176,8 +199,8 @@ class Session {
   Residency residency_;
   AnonymousMemory window_;                                    // of the streams
   std::unique_ptr<WeightStream> text_stream_, vision_stream_; // null: all weights stay
-  FileRange embedding_; // when it does not stay in memory: rows are read from the file
-  FileRange positions_; // the vision part's table, unmapped after use when weights stream
+  FileRange embedding_;           // when it does not stay in memory: rows are read from the file
+  std::vector<FileRange> tables_; // the vision part's, unmapped after use when weights stream
   std::unique_ptr<ExpertCache> experts_; // null: all experts stay
   KernelChoice kernels_;
   CpuBackend backend_;
@@ -185,6 +208,7 @@ class Session {
   AnonymousMemory features_;
   FeatureRows features_view_;
   KvCache cache_;
+  PictureCache picture_cache_;
   std::vector<std::vector<PromptToken>> histories_; // by sequence
   std::vector<SequenceRows> sequence_rows_;         // of the run
   Windows windows_;                                 // of the picture that is encoded
@@ -194,9 +218,20 @@ class Session {
     Sha256Digest digest;
     EncodedPicture rows;
     uint64_t last_use = 0;
+    int64_t id = 0;     // in the picture cache
+    bool taken = false; // by a place in the conversation, while it is arranged
   };
   std::vector<StoredPicture> pictures_;
   mutable uint64_t clock_ = 0;
+  int64_t next_picture_id_ = 0;
+
+  // Pictures of the prompt by the order of their tokens, as digests' starts and as ids, and where
+  // in the picture cache the rows begin that hold each.
+  std::vector<uint64_t> conversation_, next_conversation_;
+  std::vector<int64_t> conversation_ids_, picture_begins_;
+  int64_t conversation_rows_ = 0; // of all of them
+  bool is_arranged_ = false;
+  Sight sight_; // of the last token
 };
 
 } // namespace pinhole

@@ -8,11 +8,6 @@
 
 namespace pinhole {
 
-void Session::unmap_positions() const {
-  if (positions_.file != nullptr)
-    positions_.file->unmap(positions_.offset, positions_.bytes);
-}
-
 std::optional<Session::EncodedPicture> Session::find_picture(const Sha256Digest& digest) const {
   for (const StoredPicture& picture : pictures_) {
     if (picture.digest == digest) {
@@ -85,9 +80,12 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
       const bool begin = input.kind == InputKind::kKeyBegin;
       const int64_t rows =
           RowBinding{grid.patches(), 0}.count(model_.vision.value(input.value).rows);
+      const int64_t seen = grid.tiles > 0 ? grid.seen_tokens() : rows;
       for (size_t i = 0; i < static_cast<size_t>(rows); ++i) {
         if (input.parameter == 0) {
-          ints[i] = begin ? 0 : static_cast<int32_t>(rows);
+          // Rows of empty tiles, or of nothing, do not see each other.
+          const int64_t end = static_cast<int64_t>(i) < seen ? rows : seen;
+          ints[i] = begin ? 0 : static_cast<int32_t>(end);
         } else {
           const auto& bound = begin ? windows_.begin : windows_.end;
           ints[i] = bound[i / unit] * static_cast<int32_t>(unit);
@@ -104,19 +102,25 @@ void Session::fill_vision_inputs(const PatchGrid& grid) {
     case InputKind::kWindowInverse:
       std::copy(windows_.inverse.begin(), windows_.inverse.end(), ints);
       break;
+    case InputKind::kTileRows:
+      tile_numbers(grid, static_cast<TileNumbering>(input.parameter), {ints, n});
+      break;
     default:
       break; // kTableWeights: with kTableRows; kPatches: by the caller
     }
   }
 }
 
-bool Session::run_vision(const PatchGrid& grid, const std::atomic<bool>* cancel,
+bool Session::run_vision(const PatchGrid& grid, int32_t first_row, const std::atomic<bool>* cancel,
                          FunctionRef<void()> between) {
   fit_experts();
   RunContext context;
   context.arena = vision_arena();
   context.cancel = cancel;
   context.stream = vision_stream_.get();
+  context.pictures = &picture_cache_;
+  context.picture_row = first_row;
+  context.picture_rows = grid.tokens();
   const RowBinding rows{grid.patches(), 0};
   if (text_stream_ != nullptr)
     text_stream_->rest();
@@ -135,7 +139,7 @@ bool Session::run_vision(const PatchGrid& grid, const std::atomic<bool>* cancel,
   } else {
     finished = backend_.run(model_.vision, plan_.vision, rows, context);
   }
-  unmap_positions();
+  unmap_tables();
   if (vision_stream_ != nullptr)
     vision_stream_->rest();
   return finished;
@@ -165,7 +169,9 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
                             plan_.shape.max_patches),
                 {}, "lower --max-image-tokens");
   }
-  PINHOLE_TRY(const int32_t first_row, make_room(grid.tokens(), keep));
+  const bool is_cached = model_.cache.has_cross();
+  PINHOLE_TRY(const int32_t first_row,
+              is_cached ? make_cache_room(grid.tokens(), keep) : make_room(grid.tokens(), keep));
 
   fill_vision_inputs(grid);
   for (const Input& input : model_.vision.inputs()) {
@@ -181,18 +187,23 @@ Session::encode(const Sha256Digest& digest, const PatchGrid& grid,
       write_patches(begin, end, patches + begin * cols);
     });
   }
-  if (!run_vision(grid, cancel, between))
+  if (!run_vision(grid, first_row, cancel, between))
     return fail(ErrorCode::kCancelled, "interrupted");
 
   for (const Graph::Output& output : model_.vision.outputs()) {
     const int32_t slot = std::stoi(output.name.substr(output.name.find('.') + 1));
+    if (slot >= model_.pictures->feature_slots)
+      continue;
     const auto* data = reinterpret_cast<const float*>(
         value_data(model_.vision, plan_.vision, vision_arena(), output.value));
     std::memcpy(features_view_.row(slot, first_row), data,
                 static_cast<size_t>(grid.tokens() * features_view_.size) * sizeof(float));
   }
   const EncodedPicture rows{first_row, static_cast<int32_t>(grid.tokens()), false};
-  pictures_.push_back({digest, rows, clock_});
+  pictures_.push_back({digest, rows, clock_, next_picture_id_});
+  if (is_cached)
+    picture_cache_.add(next_picture_id_, grid.seen_tokens(), grid.tokens());
+  ++next_picture_id_;
   return rows;
 }
 

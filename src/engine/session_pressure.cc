@@ -37,6 +37,11 @@ void Session::forget_pictures(std::span<const Sha256Digest> keep) {
   std::erase_if(pictures_, [&](const StoredPicture& picture) {
     if (std::find(keep.begin(), keep.end(), picture.digest) != keep.end())
       return false;
+    if (model_.cache.has_cross()) {
+      picture_cache_.remove(picture.id);
+      is_arranged_ = false;
+      return true;
+    }
     const int64_t row_bytes = features_view_.size * static_cast<int64_t>(sizeof(float));
     for (int32_t slot = 0; slot < model_.pictures->feature_slots; ++slot) {
       features_.release_pages((slot * features_view_.capacity + picture.rows.first_row) * row_bytes,
@@ -44,6 +49,8 @@ void Session::forget_pictures(std::span<const Sha256Digest> keep) {
     }
     return true;
   });
+  if (model_.cache.has_cross())
+    picture_cache_.release_unused();
 }
 
 Status Session::admit(std::span<const Sha256Digest> keep) {

@@ -186,7 +186,7 @@ void text_head(Graph& g, WeightTable& w, const TextConfig& c, ValueId x, ValueId
 
 void set_text_config(Model& model, const TextConfig& c, int64_t position_axes) {
   model.hidden_size = c.hidden_size;
-  model.vocab_size = c.vocab_size;
+  model.vocab_size = model.input_ids = c.vocab_size;
   model.context_length = c.max_position_embeddings;
   model.position_axes = position_axes;
   model.cache = {c.num_hidden_layers, c.num_key_value_heads, c.head_dim};

@@ -16,6 +16,19 @@ namespace pinhole {
 // inv_freq of rotary embeddings: theta^(-2i/dim), i < dim/2, computed as transformers does in f32.
 std::vector<float> rope_inv_freq(double theta, int64_t dim);
 
+// Llama 3's scaling: long waves are `factor` times as long, short ones stay, and those between go
+// over smoothly. Source: _compute_llama3_parameters of transformers' modeling_rope_utils.py.
+struct Llama3Rope {
+  double theta = 10000;
+  double factor = 1; // 1: no scaling
+  double low_freq_factor = 1, high_freq_factor = 4;
+  double original_max_position_embeddings = 8192;
+};
+// From rope_parameters (transformers 5), or rope_theta and rope_scaling; of the types default and
+// llama3.
+Result<Llama3Rope> llama3_rope_from_hf(const HfReaderScope& text, double default_theta);
+std::vector<float> llama3_inv_freq(const Llama3Rope& rope, int64_t dim);
+
 // Which of (time, height, width) drives each of head_dim/2 angles. Interleaved (Qwen3-VL): height
 // at 1, 4, 7 … below 3*section[1], width at 2, 5, 8 … below 3*section[2], time elsewhere. Chunked
 // (Qwen2-VL, Qwen2.5-VL): time, then height, then width.

@@ -88,6 +88,12 @@ std::string_view op_name(OpKind kind) {
     return "route";
   case OpKind::kMoe:
     return "moe";
+  case OpKind::kAddGated:
+    return "add_gated";
+  case OpKind::kAddTableRows:
+    return "add_table_rows";
+  case OpKind::kPutColumns:
+    return "put_columns";
   }
   return "?";
 }
@@ -96,6 +102,7 @@ Op& Graph::push(OpKind kind) {
   Op& op = ops_.emplace_back();
   op.kind = kind;
   op.block = block_;
+  op.needs_pictures = pictures_only_;
   return op;
 }
 
@@ -262,6 +269,7 @@ std::vector<ValueId> Graph::matmul_shared(ValueId x, std::span<const MatmulPart>
   op.x = x;
   op.y = all;
   op.block = block_;
+  op.needs_pictures = pictures_only_;
   ops_.push_back(std::move(op));
   return results;
 }
@@ -303,6 +311,32 @@ void Graph::add(ValueId x, ValueId other) {
   Op& op = push(OpKind::kAdd);
   op.x = op.y = x;
   op.a = other;
+}
+
+void Graph::add_gated(ValueId x, ValueId other, Gate gate, ValueId rows) {
+  Op& op = push(OpKind::kAddGated);
+  op.x = op.y = x;
+  op.a = other;
+  op.b = rows;
+  op.factor = gate;
+}
+
+void Graph::add_table_rows(ValueId x, ValueId rows, WeightId table, Gate gate) {
+  assert(weight(table).cols == value(x).cols);
+  Op& op = push(OpKind::kAddTableRows);
+  op.y = x;
+  op.a = rows;
+  op.weight = table;
+  op.factor = gate;
+}
+
+void Graph::put_columns(ValueId x, ValueId y, int64_t begin, int64_t step) {
+  assert(begin + (value(x).cols - 1) * step < value(y).cols);
+  Op& op = push(OpKind::kPutColumns);
+  op.x = x;
+  op.y = y;
+  op.begin = begin;
+  op.step = step;
 }
 
 ValueId Graph::gated(ValueId gate, ValueId up, Activation activation) {
@@ -380,6 +414,19 @@ ValueId Graph::attention(ValueId q, ValueId k, ValueId v, KeyRange keys, int64_t
   op.heads = op.kv_heads = heads;
   op.head_dim = head_dim;
   op.scale = scale;
+  return y;
+}
+
+void Graph::store_picture_keys(ValueId k, ValueId v, int32_t layer, int64_t kv_heads,
+                               int64_t head_dim) {
+  kv_store(k, v, layer, kv_heads, head_dim);
+  ops_.back().of_pictures = true;
+}
+
+ValueId Graph::attention_to_pictures(ValueId q, KeyRange keys, int32_t layer, int64_t heads,
+                                     int64_t kv_heads, int64_t head_dim, float scale) {
+  const ValueId y = attention_cached(q, keys, layer, heads, kv_heads, head_dim, scale);
+  ops_.back().of_pictures = true;
   return y;
 }
 

@@ -85,6 +85,11 @@ enum class InputKind : uint8_t {
   kTableWeights,   // f32 [patches, 4]: their bilinear weights
   kWindowOrder,    // i32 [items]: which row comes here when rows are sorted by window
   kWindowInverse,  // i32 [merged items]: the way back, on merged rows
+  kTileRows,       // i32 [items]: see TileNumbering (vision_inputs.h), which `parameter` is one of
+  // Of rows of the picture cache, and whether a picture stands before the token or is it:
+  kPictureKeyBegin, // i32 [tokens]
+  kPictureKeyEnd,   // i32 [tokens]
+  kSeesPicture,     // i32 [tokens]: 1 or 0
 };
 
 struct Input {
@@ -138,7 +143,7 @@ inline constexpr WeightId kNoWeight = -1;
 enum class OpKind : uint8_t {
   kEmbed,          // y = rows of `weight` picked by ids
   kPutRows,        // y[i] = or += features[slot][rows[i]] where rows[i] >= 0, in place
-  kGatherRows,     // y[i] = x[rows[i]]
+  kGatherRows,     // y[i] = x[rows[i]], zeros where rows[i] < 0
   kGatherWeighted, // y += sum_j weights[i,j] * table[rows[i,j]], in place
   kPutVector,      // y[i] = or += `weight`, in place
   kRegroup,        // rows of a block side by side, column by column
@@ -148,15 +153,24 @@ enum class OpKind : uint8_t {
   kAdd,
   kScale, // y[i] *= `weight`, in place
   kActivate,
-  kGated,     // y = activation(gate) * up
-  kRopeTable, // cos, sin [rows, half] from positions
-  kRope,      // in place
-  kKvStore,   // keys and values of the chunk into the cache of `layer`
-  kAttention, // over the cache of `layer`, or over k, v values (vision)
-  kRoute,     // softmax over experts, top-k, renormalise: ids and weights
-  kMoe,       // y += sum of the chosen experts' gated MLPs
+  kGated,        // y = activation(gate) * up
+  kRopeTable,    // cos, sin [rows, half] from positions
+  kRope,         // in place
+  kKvStore,      // keys and values of the chunk into the cache of `layer`
+  kAttention,    // over the cache of `layer`, or over k, v values (vision)
+  kRoute,        // softmax over experts, top-k, renormalise: ids and weights
+  kMoe,          // y += sum of the chosen experts' gated MLPs
+  kAddGated,     // y += gate * a, in rows that are marked
+  kAddTableRows, // y[i] += gate * table[rows[i]] where rows[i] >= 0
+  kPutColumns,   // column c of x becomes column begin + c * step of y
 };
 std::string_view op_name(OpKind kind);
+
+// A learned factor: tanh of a tensor of one element, or what that leaves of 1. None: 1.
+struct Gate {
+  WeightId weight = kNoWeight;
+  bool rest = false;
+};
 
 struct MatmulPart {
   WeightId weight = kNoWeight;
@@ -180,8 +194,14 @@ struct Op {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, rot_dim = 0;
   int64_t top_k = 0;
   int32_t layer = -1; // cache layer
-  int32_t slot = 0;   // which set of picture features
-  bool add = false;   // kPutRows, kPutVector: add instead of replace
+  // kKvStore, kAttention: keys and values are those of pictures (engine/picture_cache.h).
+  bool of_pictures = false;
+  // Skipped while the conversation has no picture: its results are not read then.
+  bool needs_pictures = false;
+  Gate factor;                 // kAddGated, kAddTableRows
+  int64_t begin = 0, step = 1; // kPutColumns
+  int32_t slot = 0;            // which set of picture features
+  bool add = false;            // kPutRows, kPutVector: add instead of replace
   bool renormalise = true;
   std::vector<float> inv_freq; // kRopeTable
   std::vector<uint8_t> axis;   // kRopeTable: which position component drives frequency i
@@ -190,6 +210,20 @@ struct Op {
   int64_t growth_step = 0;
   int32_t block = -1; // transformer block, for reports
 };
+
+// Calls fn(id) for every weight that the op reads.
+template <class Fn> void for_weights(const Op& op, Fn fn) {
+  for (const MatmulPart& part : op.parts) {
+    for (const WeightId id : {part.weight, part.bias}) {
+      if (id != kNoWeight)
+        fn(id);
+    }
+  }
+  for (const WeightId id : {op.weight, op.bias, op.gate, op.up, op.down, op.factor.weight}) {
+    if (id != kNoWeight)
+      fn(id);
+  }
+}
 
 class Graph {
  public:
@@ -214,6 +248,7 @@ class Graph {
   ValueId embed(ValueId ids, WeightId table, float scale = 1.0f);
   void put_rows(ValueId x, ValueId rows, int32_t slot, bool add);
   ValueId gather_rows(ValueId x, ValueId rows, RowCount count);
+  void add_table_rows(ValueId x, ValueId rows, WeightId table, Gate gate = {}); // x += ...
   void gather_weighted(ValueId x, ValueId rows, ValueId weights, WeightId table);
   // Every row of y = or += a vector, decoded.
   void put_vector(ValueId y, WeightId vector, bool add);
@@ -230,7 +265,11 @@ class Graph {
   void rms_norm_heads(ValueId x, WeightId weight, float eps, int64_t head_dim,
                       float offset = 0); // in place
   ValueId layer_norm(ValueId x, WeightId weight, WeightId bias, float eps);
-  void add(ValueId x, ValueId other);                             // x += other
+  void add(ValueId x, ValueId other); // x += other
+  // x += gate * other, where `rows` is not 0 (kNoValue: everywhere).
+  void add_gated(ValueId x, ValueId other, Gate gate, ValueId rows = kNoValue);
+  // y[i][begin + c * step] = x[i][c]
+  void put_columns(ValueId x, ValueId y, int64_t begin, int64_t step = 1);
   ValueId gated(ValueId gate, ValueId up, Activation activation); // takes gate's place
   struct RopeAngles {
     ValueId cos, sin;
@@ -257,6 +296,11 @@ class Graph {
                            int64_t head_dim, float scale);
   ValueId attention(ValueId q, ValueId k, ValueId v, KeyRange keys, int64_t heads, int64_t head_dim,
                     float scale);
+  // Cross-attention: keys and values of a picture, stored when it is encoded and read by every
+  // token that sees it.
+  void store_picture_keys(ValueId k, ValueId v, int32_t layer, int64_t kv_heads, int64_t head_dim);
+  ValueId attention_to_pictures(ValueId q, KeyRange keys, int32_t layer, int64_t heads,
+                                int64_t kv_heads, int64_t head_dim, float scale);
   struct Routing {
     ValueId ids, weights; // [tokens, top_k]
   };
@@ -266,6 +310,8 @@ class Graph {
 
   void output(ValueId value, std::string name);
   void begin_block(int32_t block) { block_ = block; } // what follows belongs to this block
+  // What follows, until it is called with false, is skipped while there are no pictures.
+  void begin_pictures_only(bool on) { pictures_only_ = on; }
 
   // --- what planner and engine read ---
   const std::vector<Buffer>& buffers() const { return buffers_; }
@@ -296,6 +342,7 @@ class Graph {
   std::shared_ptr<std::map<std::string, Tensor>> declared_ =
       std::make_shared<std::map<std::string, Tensor>>();
   int32_t block_ = -1;
+  bool pictures_only_ = false;
 };
 
 } // namespace pinhole

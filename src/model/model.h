@@ -8,6 +8,7 @@
 #include "file/remote_file.h"
 #include "model/graph.h"
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
@@ -27,10 +28,12 @@ struct PictureSpec {
   std::array<float, 3> std{0.5f, 0.5f, 0.5f};
   int64_t min_pixels = 0;
   int64_t max_pixels = 0;
-  int64_t square_px = 0;      // both sides of every picture; 0: sides follow from the bounds
-  bool bilinear = false;      // how it is resized; otherwise bicubic
-  int64_t feature_size = 0;   // columns of one feature row: the text model's hidden_size
-  int32_t feature_slots = 1;  // 1 + number of deepstack outputs
+  int64_t square_px = 0;    // both sides of every picture; 0: sides follow from the bounds
+  bool bilinear = false;    // how it is resized; otherwise bicubic
+  int64_t feature_size = 0; // columns of one feature row: the text model's hidden_size
+  // 1 + number of deepstack outputs. 0: cross-attention layers read pictures; a picture is one
+  // token of the prompt, with an embedding of its own.
+  int32_t feature_slots = 1;
   int64_t window_size_px = 0; // windowed vision attention; 0: none
   std::string image_token;    // text of the token that stands for one picture token
   std::string before, after;  // texts around the image tokens (vision start, vision end)
@@ -47,6 +50,10 @@ struct PictureSpec {
   // not.
   int64_t min_pieces = 1;
   int64_t max_pieces = 0;
+  // Pictures are laid on a canvas of up to so many tiles of square_px, in the upper left corner;
+  // the tower always reads as many at once, each with a class token. 0: they are not.
+  int64_t max_tiles = 0;
+  bool alpha_on_white = false; // transparent pictures; otherwise alpha is dropped
 
   int64_t patch_elements() const { return 3 * frames * patch_size * patch_size; }
   int64_t tokens(int64_t height_px, int64_t width_px) const {
@@ -61,12 +68,18 @@ struct PictureSpec {
 
 // Rows of keys and values kept per token and layer.
 struct CacheSpec {
-  int64_t layers = 0;
+  int64_t layers = 0; // all of the text model's
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   int64_t window = 0;        // keys that a token sees in sliding layers, its own among them
   std::vector<bool> sliding; // by layer; empty: none is
+  // By layer, which attend to pictures instead of earlier tokens; empty: none does. A picture is
+  // one token of the prompt then, and its keys and values are kept once, beside the cache.
+  std::vector<bool> cross;
 
+  bool has_cross() const { return !cross.empty(); }
+  bool is_cross(int64_t layer) const { return has_cross() && cross[static_cast<size_t>(layer)]; }
+  int64_t cross_layers() const { return std::count(cross.begin(), cross.end(), true); }
   bool is_sliding(int64_t layer) const {
     return !sliding.empty() && sliding[static_cast<size_t>(layer)];
   }
@@ -76,7 +89,8 @@ struct Model {
   std::string family; // row name in families.def
   std::string name;   // general.name or the folder's name
   int64_t hidden_size = 0;
-  int64_t vocab_size = 0;
+  int64_t vocab_size = 0;     // columns of the logits
+  int64_t input_ids = 0;      // ids that may be read; those from vocab_size on are never written
   int64_t context_length = 0; // max_position_embeddings
   int64_t position_axes = 1;  // 3 for M-RoPE
   CacheSpec cache;

@@ -92,4 +92,45 @@ void make_windows(const PatchGrid& grid, int64_t window_tokens, Windows& out) {
   }
 }
 
+int64_t PatchGrid::arrangement() const {
+  // get_all_supported_aspect_ratios: heights outside, widths inside
+  int64_t number = tile_cols;
+  for (int64_t rows = 1; rows < tile_rows; ++rows)
+    number += tiles / rows;
+  return number;
+}
+
+void tile_numbers(const PatchGrid& grid, TileNumbering numbering, std::span<int32_t> out) {
+  const int64_t tokens = grid.tile_tokens();
+  const int64_t nothing = PatchGrid::kTileRowStep - 1 - (tokens - 1) % PatchGrid::kTileRowStep;
+  const int64_t first_tile = grid.arrangement() * grid.tiles;
+  for (int64_t row = 0; row < grid.patches(); ++row) {
+    const bool is_token = row < grid.tokens();
+    const int64_t place = is_token ? row % tokens : -1;
+    const int64_t tile = is_token ? row / tokens : (row - grid.tokens()) / nothing;
+    int64_t number = -1;
+    switch (numbering) {
+    case TileNumbering::kClass:
+      number = place == 0 ? 0 : -1;
+      break;
+    case TileNumbering::kToken:
+      number = place;
+      break;
+    case TileNumbering::kRow:
+      number = is_token ? row : -1;
+      break;
+    case TileNumbering::kPatchTile:
+      number = place > 0 ? first_tile + tile : -1;
+      break;
+    case TileNumbering::kTile:
+      number = first_tile + tile;
+      break;
+    case TileNumbering::kTokenOfTile:
+      number = is_token ? (first_tile + tile) * tokens + place : -1;
+      break;
+    }
+    out[static_cast<size_t>(row)] = static_cast<int32_t>(number);
+  }
+}
+
 } // namespace pinhole

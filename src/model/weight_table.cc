@@ -170,6 +170,29 @@ WeightId WeightTable::matrix_transposed(std::string_view name, int64_t rows, int
   return graph_.add_weight(weight);
 }
 
+WeightId WeightTable::matrix_split(std::string_view name, int64_t rows, int64_t cols,
+                                   int64_t split) {
+  const Tensor* tensor = require(name, -1, ".weight", {rows / split, split * cols});
+  if (tensor == nullptr)
+    return kNoWeight;
+  if (tensor->shape != std::vector<int64_t>{rows / split, split * cols})
+    return wrong_shape(*tensor, fmt::format("[{}, {}]", rows / split, split * cols));
+  if (cols % format_info(tensor->format).block_elements != 0) {
+    complain(fmt::format("tensor '{}' is {}, whose blocks do not divide {} elements", tensor->name,
+                         format_info(tensor->format).name, cols));
+    return kNoWeight;
+  }
+  Weight weight;
+  weight.tensor = tensor;
+  weight.data = tensor->data;
+  weight.format = tensor->format;
+  weight.rows = rows;
+  weight.cols = cols;
+  weight.row_stride_bytes = row_bytes(tensor->format, cols);
+  weight.role = row(name)->role;
+  return graph_.add_weight(weight);
+}
+
 WeightId WeightTable::vector(std::string_view name, int64_t n, int layer, std::string_view suffix) {
   const Tensor* tensor = require(name, layer, suffix, {n});
   if (tensor == nullptr)

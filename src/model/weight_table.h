@@ -40,6 +40,8 @@ class WeightTable {
   // A matrix [rows, cols] that is stored [cols, rows].
   WeightId matrix_transposed(std::string_view name, int64_t rows, int64_t cols, int layer = -1,
                              std::string_view suffix = ".weight");
+  // A matrix [rows, cols] that is stored [rows / split, split * cols].
+  WeightId matrix_split(std::string_view name, int64_t rows, int64_t cols, int64_t split);
   // A norm's or bias' [n].
   WeightId vector(std::string_view name, int64_t n, int layer = -1,
                   std::string_view suffix = ".weight");

@@ -155,6 +155,7 @@ int64_t op_workspace_bytes(const Graph& graph, const Op& op, const RowBinding& r
   case OpKind::kLayerNorm:
     return kernels.num_threads * (vector_bytes(op.weight) + vector_bytes(op.bias));
   case OpKind::kGatherWeighted:
+  case OpKind::kAddTableRows:
   case OpKind::kPutVector:
   case OpKind::kScale:
     return kernels.num_threads * vector_bytes(op.weight);
@@ -164,7 +165,7 @@ int64_t op_workspace_bytes(const Graph& graph, const Op& op, const RowBinding& r
 }
 
 Layout lay_out(const Graph& graph, const RowBinding& max_rows, int64_t max_keys,
-               const KernelChoice& kernels) {
+               const KernelChoice& kernels, int64_t max_picture_keys) {
   Layout layout;
   layout.kernels = kernels;
   layout.max_rows = max_rows;
@@ -195,10 +196,11 @@ Layout lay_out(const Graph& graph, const RowBinding& max_rows, int64_t max_keys,
     for (const MatmulPart& part : op.parts)
       touch(part.y);
 
+    const int64_t keys = op.of_pictures ? max_picture_keys : max_keys;
     for_candidate_rows(max_rows.items, [&](int64_t items) {
       const RowBinding rows{items, std::min(items, max_rows.outputs)};
-      layout.workspace_bytes[i] = std::max(layout.workspace_bytes[i],
-                                           op_workspace_bytes(graph, op, rows, max_keys, kernels));
+      layout.workspace_bytes[i] =
+          std::max(layout.workspace_bytes[i], op_workspace_bytes(graph, op, rows, keys, kernels));
     });
     if (layout.workspace_bytes[i] > 0) {
       claims.push_back({aligned(layout.workspace_bytes[i]), static_cast<int64_t>(i),

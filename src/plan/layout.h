@@ -31,11 +31,13 @@ struct Layout {
   int64_t arena_bytes = 0;
 };
 
-// Lays out `graph` for up to `max_rows`, with attention over up to max_keys cached keys.
+// Lays out `graph` for up to `max_rows`, with attention over up to max_keys cached keys, and over
+// up to max_picture_keys of pictures.
 Layout lay_out(const Graph& graph, const RowBinding& max_rows, int64_t max_keys,
-               const KernelChoice& kernels);
+               const KernelChoice& kernels, int64_t max_picture_keys = 0);
 
-// Bytes that `op` needs beside its values, for `rows` items exactly.
+// Bytes that `op` needs beside its values, for `rows` items exactly; `max_keys` are those that its
+// attention may see.
 int64_t op_workspace_bytes(const Graph& graph, const Op& op, const RowBinding& rows,
                            int64_t max_keys, const KernelChoice& kernels);
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <set>
 
 namespace pinhole {
 
@@ -43,11 +44,14 @@ int64_t looked_up_bytes(const Model& model) {
   return bytes;
 }
 
+// Of tensors that are read only where there are pictures.
 int64_t vision_bytes(const Model& model) {
-  int64_t bytes = 0;
-  for (const RoleBytes& role : bytes_by_role(model))
-    bytes += part_of(role.role) == Part::kText ? 0 : role.bytes;
-  return bytes;
+  std::set<const Tensor*> others;
+  for (const Op& op : model.text.ops()) {
+    if (!op.needs_pictures)
+      for_weights(op, [&](WeightId id) { others.insert(model.text.weight(id).tensor); });
+  }
+  return bytes_of_tensors(model, [&](const Tensor* tensor) { return !others.contains(tensor); });
 }
 
 } // namespace
@@ -65,10 +69,17 @@ int64_t kv_row_bytes(kernels::KvType type, int64_t head_dim) {
 }
 
 int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type) {
-  return 2 * cache.layers * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
+  return 2 * (cache.layers - cache.cross_layers()) * cache.kv_heads *
+         kv_row_bytes(type, cache.head_dim);
+}
+
+int64_t picture_bytes_per_token(const CacheSpec& cache, kernels::KvType type) {
+  return 2 * cache.cross_layers() * cache.kv_heads * kv_row_bytes(type, cache.head_dim);
 }
 
 int64_t kv_rows(const CacheSpec& cache, int64_t layer, const RunShape& shape) {
+  if (cache.is_cross(layer))
+    return 0;
   if (!cache.is_sliding(layer))
     return shape.context_tokens;
   return std::min(shape.context_tokens, cache.window - 1 + kSpareTokens + shape.chunk_tokens);
@@ -84,7 +95,7 @@ int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunSh
 int64_t touched_bytes(const MemoryPlan& plan, const CacheSpec& cache, kernels::KvType type,
                       int64_t prompt_tokens) {
   constexpr int64_t kLargePage = 2 << 20;
-  int64_t bytes = plan.arena_bytes + plan.features_bytes;
+  int64_t bytes = plan.arena_bytes + plan.features_bytes + plan.picture_cache_bytes;
   const int64_t row_bytes = kv_row_bytes(type, cache.head_dim);
   for (int64_t layer = 0; layer < cache.layers; ++layer) {
     const int64_t head_bytes = kv_rows(cache, layer, plan.shape) * row_bytes;
@@ -97,22 +108,25 @@ int64_t touched_bytes(const MemoryPlan& plan, const CacheSpec& cache, kernels::K
 int64_t first_question_bytes(const Model& model, const MemoryPlan& plan, int64_t prompt_tokens) {
   const RowBinding rows{std::clamp<int64_t>(prompt_tokens, 1, plan.text.max_rows.items),
                         plan.text.max_rows.outputs};
-  const int64_t prefill_bytes =
-      lay_out(model.text, rows, plan.shape.context_tokens, plan.text.kernels).arena_bytes;
+  const int64_t prefill_bytes = lay_out(model.text, rows, plan.shape.context_tokens,
+                                        plan.text.kernels, plan.shape.feature_tokens)
+                                    .arena_bytes;
   const int64_t arena_bytes = plan.vision_offset_bytes > 0
                                   ? plan.vision.arena_bytes + prefill_bytes
                                   : std::max(plan.vision.arena_bytes, prefill_bytes);
-  return plan.fixed_bytes + plan.features_bytes +
+  return plan.fixed_bytes + plan.features_bytes + plan.picture_cache_bytes +
          std::max(plan.vision.arena_bytes + plan.picture_io_bytes,
                   arena_bytes + plan.kv_cache_bytes);
 }
 
 std::vector<MemoryPart> MemoryPlan::parts() const {
-  return {{"compute arena", arena_bytes},
-          {"KV cache", kv_cache_bytes},
-          {"picture embeddings", features_bytes},
-          {"picture decoding", picture_io_bytes},
-          {"program and vocabulary", fixed_bytes}};
+  std::vector<MemoryPart> parts = {{"compute arena", arena_bytes}, {"KV cache", kv_cache_bytes}};
+  if (picture_cache_bytes > 0)
+    parts.push_back({"picture cache", picture_cache_bytes});
+  parts.insert(parts.end(), {{"picture embeddings", features_bytes},
+                             {"picture decoding", picture_io_bytes},
+                             {"program and vocabulary", fixed_bytes}});
+  return parts;
 }
 
 Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
@@ -138,7 +152,7 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
   plan.shape.output_rows =
       std::min(std::max(shape.output_rows, shape.parallel), plan.shape.chunk_tokens);
   plan.text = lay_out(model.text, {plan.shape.chunk_tokens, plan.shape.output_rows},
-                      shape.context_tokens, choice_for(model.text, kernels));
+                      shape.context_tokens, choice_for(model.text, kernels), shape.feature_tokens);
   plan.arena_bytes = plan.text.arena_bytes;
   if (shape.max_patches > 0 && model.pictures) {
     plan.vision = lay_out(model.vision, {shape.max_patches, 0}, shape.max_patches,
@@ -149,6 +163,8 @@ Result<MemoryPlan> plan_memory(const Model& model, const RunShape& shape,
         std::max(plan.arena_bytes, plan.vision_offset_bytes + plan.vision.arena_bytes);
     plan.features_bytes =
         shape.feature_tokens * model.pictures->feature_slots * model.pictures->feature_size * 4;
+    plan.picture_cache_bytes =
+        shape.feature_tokens * picture_bytes_per_token(model.cache, kernels.kv_type);
     plan.picture_io_bytes = shape.picture_io_bytes;
   }
   const int64_t per_token = kv_bytes_per_token(model.cache, kernels.kv_type);

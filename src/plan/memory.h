@@ -20,7 +20,7 @@ struct RunShape {
   int64_t chunk_tokens = 512;
   int64_t output_rows = 1;      // rows of a chunk whose logits are wanted, at most
   int64_t max_patches = 0;      // of the largest picture; 0: no pictures
-  int64_t feature_tokens = 0;   // picture tokens kept at once
+  int64_t feature_tokens = 0;   // picture tokens kept at once, as embeddings or as keys and values
   int64_t picture_io_bytes = 0; // decoded and resized pixels of the largest picture
 };
 
@@ -38,7 +38,8 @@ struct MemoryPlan {
   int64_t arena_bytes = 0;
   int64_t vision_offset_bytes = 0;
   int64_t kv_cache_bytes = 0;
-  int64_t features_bytes = 0; // picture embeddings, all slots
+  int64_t picture_cache_bytes = 0; // keys and values of pictures, of cross-attention layers
+  int64_t features_bytes = 0;      // picture embeddings, all slots
   int64_t picture_io_bytes = 0;
   int64_t fixed_bytes = 0; // program, graph, vocabulary tables (an allowance, not a reservation)
   // Weights that the run maps, reclaimable: without the vision part where there are no pictures.
@@ -51,9 +52,11 @@ struct MemoryPlan {
   int64_t program_mapped_bytes = 0;
 
   int64_t anonymous_bytes() const {
-    return arena_bytes + kv_cache_bytes + features_bytes + picture_io_bytes + fixed_bytes;
+    return arena_bytes + kv_cache_bytes + picture_cache_bytes + features_bytes + picture_io_bytes +
+           fixed_bytes;
   }
-  std::vector<MemoryPart> parts() const; // the anonymous ones, in the order above
+  // The anonymous ones, in the order above; the picture cache where there is one.
+  std::vector<MemoryPart> parts() const;
 };
 
 // Bytes of one row of head_dim values of a cached key (or value).
@@ -61,12 +64,14 @@ int64_t kv_row_bytes(kernels::KvType type, int64_t head_dim);
 // A sliding layer keeps, before the tokens of a chunk, the window that the first of them sees, and
 // so many more: that many tokens can be taken back without reading the prompt anew.
 inline constexpr int64_t kSpareTokens = 256;
-// Tokens whose keys and values a layer holds at once.
+// Tokens whose keys and values a layer holds at once; none in cross-attention layers.
 int64_t kv_rows(const CacheSpec& cache, int64_t layer, const RunShape& shape);
 // The cache of a run.
 int64_t kv_cache_bytes(const CacheSpec& cache, kernels::KvType type, const RunShape& shape);
 // Keys and values of one token in all layers, while no window has passed it.
 int64_t kv_bytes_per_token(const CacheSpec& cache, kernels::KvType type);
+// Keys and values of one token of a picture in all cross-attention layers.
+int64_t picture_bytes_per_token(const CacheSpec& cache, kernels::KvType type);
 
 // Reserved memory that is touched by the time a prompt of so many tokens is read: in a layer, keys
 // and values of each head begin in a large page of their own, or share it with their neighbours.

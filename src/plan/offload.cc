@@ -22,7 +22,7 @@ Offload plan_offload(const Model& model, const MemoryPlan& plan, int64_t limit_b
   Offload out;
   out.limit_bytes = limit_bytes;
   out.total_layers = model.cache.layers;
-  int64_t left = limit_bytes - plan.arena_bytes - plan.features_bytes;
+  int64_t left = limit_bytes - plan.arena_bytes - plan.features_bytes - plan.picture_cache_bytes;
   if (limit_bytes == 0 || left <= 0)
     return out;
   const auto take = [&](int64_t weights, int64_t cache) {
@@ -58,6 +58,7 @@ MemoryPlan without(const Offload& offload, const MemoryPlan& plan) {
   if (offload.all()) { // nothing is computed in RAM
     out.arena_bytes = 0;
     out.features_bytes = 0;
+    out.picture_cache_bytes = 0;
   }
   return out;
 }

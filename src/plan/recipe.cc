@@ -83,6 +83,8 @@ class Application {
       const Weight& weight = vision.weights()[i];
       if (recipe_.whole_model)
         set(vision, static_cast<WeightId>(i), recipe_.base);
+      else if (part_of(weight.role) == Part::kText) // keys and values of pictures
+        set(vision, static_cast<WeightId>(i), plain(weight));
       else if (weight.data == nullptr)
         set(vision, static_cast<WeightId>(i), weight.rows > 1 ? FormatId::kF16 : FormatId::kF32);
     }
@@ -166,11 +168,15 @@ Status apply_recipe(std::string_view name, Model& model) {
               "--weights");
 }
 
-std::vector<RoleBytes> bytes_by_role(const Model& model) {
+namespace {
+
+std::vector<RoleBytes> sum_by_role(const Model& model, FunctionRef<bool(const Tensor*)> counts) {
   std::map<const Tensor*, const Weight*> tensors;
   for (const Graph* graph : {&model.text, &model.vision}) {
-    for (const Weight& weight : graph->weights())
-      tensors.emplace(weight.tensor, &weight);
+    for (const Weight& weight : graph->weights()) {
+      if (counts(weight.tensor))
+        tensors.emplace(weight.tensor, &weight);
+    }
   }
   std::map<Role, RoleBytes> roles;
   for (const auto& [tensor, weight] : tensors) {
@@ -186,6 +192,19 @@ std::vector<RoleBytes> bytes_by_role(const Model& model) {
   for (const auto& [role, sum] : roles)
     out.push_back(sum);
   return out;
+}
+
+} // namespace
+
+std::vector<RoleBytes> bytes_by_role(const Model& model) {
+  return sum_by_role(model, [](const Tensor*) { return true; });
+}
+
+int64_t bytes_of_tensors(const Model& model, FunctionRef<bool(const Tensor*)> counts) {
+  int64_t bytes = 0;
+  for (const RoleBytes& role : sum_by_role(model, counts))
+    bytes += role.bytes;
+  return bytes;
 }
 
 TransformersFootprint transformers_footprint(const Model& model) {

@@ -2,6 +2,7 @@
 // model, so that plans can be made for files that nobody has made yet.
 #pragma once
 
+#include "base/function_ref.h"
 #include "model/model.h"
 
 #include <string>
@@ -29,6 +30,8 @@ struct RoleBytes {
 };
 // Of all roles that occur, in the order of Role.
 std::vector<RoleBytes> bytes_by_role(const Model& model);
+// Of the tensors for which `counts` holds, all roles together.
+int64_t bytes_of_tensors(const Model& model, FunctionRef<bool(const Tensor*)> counts);
 
 // What `from_pretrained` of transformers holds, in bytes: get_memory_footprint().
 struct TransformersFootprint {

@@ -9,6 +9,7 @@
 #include <limits>
 #include <numeric>
 #include <optional>
+#include <set>
 
 namespace pinhole {
 
@@ -34,11 +35,15 @@ int64_t slot_bytes(const Graph& graph, const Op& op) {
   return bytes;
 }
 
-// The ops that are mixtures of experts, or the others.
-std::vector<OpWeight> ops_with_weights(const Graph& graph, bool experts) {
+bool runs(const Op& op, const MemoryPlan& plan) {
+  return !op.needs_pictures || plan.shape.max_patches > 0;
+}
+
+// The ops of this run that are mixtures of experts, or the others.
+std::vector<OpWeight> ops_with_weights(const Graph& graph, bool experts, const MemoryPlan& plan) {
   std::vector<OpWeight> out;
   for (size_t i = 0; i < graph.ops().size(); ++i) {
-    if ((graph.ops()[i].kind == OpKind::kMoe) != experts)
+    if ((graph.ops()[i].kind == OpKind::kMoe) != experts || !runs(graph.ops()[i], plan))
       continue;
     const int64_t bytes = op_weight_bytes(graph, graph.ops()[i]);
     if (bytes > 0)
@@ -47,20 +52,28 @@ std::vector<OpWeight> ops_with_weights(const Graph& graph, bool experts) {
   return out;
 }
 
-// Norms and biases.
-int64_t vector_bytes(const Graph& graph) {
+// Norms, biases and gates.
+int64_t vector_bytes(const Graph& graph, const MemoryPlan& plan) {
+  std::set<WeightId> vectors;
+  for (const Op& op : graph.ops()) {
+    if (!runs(op, plan))
+      continue;
+    for_weights(op, [&](WeightId id) {
+      if (graph.weight(id).rows == 1)
+        vectors.insert(id);
+    });
+  }
   int64_t bytes = 0;
-  for (const Weight& weight : graph.weights())
-    bytes += weight.rows == 1 ? row_bytes(weight.format, weight.cols) : 0;
+  for (const WeightId id : vectors)
+    bytes += row_bytes(graph.weight(id).format, graph.weight(id).cols);
   return bytes;
 }
 
-// Of the vision part's position table, of which rows are looked up: it is unmapped after each
-// picture.
-int64_t position_table_bytes(const Graph& vision) {
+// Of the vision part's tables, of which rows are looked up: they are unmapped after each picture.
+int64_t table_bytes(const Graph& vision) {
   int64_t bytes = 0;
   for (const Op& op : vision.ops()) {
-    if (op.kind != OpKind::kGatherWeighted)
+    if (!looks_up_table(vision, op))
       continue;
     const Weight& table = vision.weight(op.weight);
     bytes += row_bytes(table.format, table.cols) * table.rows;
@@ -99,6 +112,11 @@ int64_t op_weight_bytes(const Graph& graph, const Op& op) {
   return bytes;
 }
 
+bool looks_up_table(const Graph& graph, const Op& op) {
+  return (op.kind == OpKind::kGatherWeighted || op.kind == OpKind::kAddTableRows) &&
+         graph.weight(op.weight).rows > 1;
+}
+
 int64_t expert_slot_bytes(const Graph& graph) {
   int64_t most = 0;
   for (const Op& op : graph.ops()) {
@@ -130,15 +148,15 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
   out.text.assign(model.text.ops().size(), false);
   out.vision.assign(model.vision.ops().size(), false);
   const int64_t room = limit_bytes - plan.anonymous_bytes() - plan.program_mapped_bytes;
-  std::vector<OpWeight> vision = ops_with_weights(model.vision, false);
+  std::vector<OpWeight> vision = ops_with_weights(model.vision, false, plan);
   if (plan.shape.max_patches == 0) // the vision part is not touched
     vision.clear();
   if (plan.mapped_bytes <= room) {
     out.resident_bytes = plan.mapped_bytes;
     return out;
   }
-  std::vector<OpWeight> text = ops_with_weights(model.text, false);
-  const std::vector<OpWeight> experts = ops_with_weights(model.text, true);
+  std::vector<OpWeight> text = ops_with_weights(model.text, false, plan);
+  const std::vector<OpWeight> experts = ops_with_weights(model.text, true, plan);
   // Room for the experts of one op, all of which a long prompt uses.
   const int64_t slot = expert_slot_bytes(model.text);
   int64_t most_of_op = 0, all_experts = 0;
@@ -149,9 +167,9 @@ Result<Residency> plan_residency(const Model& model, const MemoryPlan& plan, int
     all_experts += count;
   }
   const int64_t fewest_experts = slot * most_of_op;
-  int64_t small = vector_bytes(model.text);
+  int64_t small = vector_bytes(model.text, plan);
   if (plan.shape.max_patches > 0)
-    small += vector_bytes(model.vision) + position_table_bytes(model.vision);
+    small += vector_bytes(model.vision, plan) + table_bytes(model.vision);
   // The largest stay first: the window must hold several of what is streamed. The earlier of equals
   // stays, so that the next run's first ops are there at once.
   std::stable_sort(text.begin(), text.end(),

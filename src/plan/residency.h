@@ -35,6 +35,9 @@ struct Residency {
 // Bytes of the matrices that an op reads; 0 for ops that read only rows of a table, or none.
 int64_t op_weight_bytes(const Graph& graph, const Op& op);
 
+// Whether the op adds rows that it looks up in a matrix, of which most are not read.
+bool looks_up_table(const Graph& graph, const Op& op);
+
 // Memory for one expert of any mixture of the graph: its matrices, each read in whole blocks.
 int64_t expert_slot_bytes(const Graph& graph);
 

@@ -73,6 +73,8 @@ double matrix_seconds(const Work& work, double rows, double out_bytes, const For
 
 double op_seconds(const Graph& graph, const Op& op, const WorkShape& shape,
                   const KernelRates& rates) {
+  if (is_skipped(op, shape))
+    return 0;
   switch (op.kind) {
   case OpKind::kMatmul: {
     const double rows = rows_of(graph, op, shape);
@@ -289,15 +291,19 @@ SpeedPlan plan_speed(const Model& model, const QuestionShape& question, kernels:
     plan.encode_seconds += predict.encode_seconds(patches);
   for (int64_t past = 0; past < question.prompt_tokens; past += question.chunk_tokens) {
     const int64_t tokens = std::min(question.chunk_tokens, question.prompt_tokens - past);
-    const WorkShape shape = text_shape(tokens, past, kv_type);
+    WorkShape shape = text_shape(tokens, past, kv_type);
+    shape.picture_keys = question.picture_keys;
     plan.prefill_seconds += predict.text_seconds(shape);
     predict.add_blocks(shape, &BlockCost::prefill_seconds, plan.blocks);
   }
-  const WorkShape first = step_shape(question.parallel, question.prompt_tokens, kv_type);
+  WorkShape first = step_shape(question.parallel, question.prompt_tokens, kv_type);
+  first.picture_keys = question.picture_keys;
   plan.decode_seconds = predict.text_seconds(first);
   predict.add_blocks(first, &BlockCost::decode_seconds, plan.blocks);
-  plan.decode_full_seconds = predict.text_seconds(
-      step_shape(question.parallel, std::max<int64_t>(question.context_tokens - 1, 0), kv_type));
+  WorkShape full =
+      step_shape(question.parallel, std::max<int64_t>(question.context_tokens - 1, 0), kv_type);
+  full.picture_keys = question.picture_keys;
+  plan.decode_full_seconds = predict.text_seconds(full);
   predict.add_weights(plan.blocks);
   return plan;
 }

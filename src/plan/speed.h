@@ -51,6 +51,7 @@ struct QuestionShape {
   std::vector<int64_t> picture_patches; // of each picture, or piece of one
   int64_t picture_pixels = 0;           // of all their files
   int64_t parallel = 1;                 // conversations that decode at the same time
+  int64_t picture_keys = 0;             // of pictures, that a token sees in cross-attention
   int64_t prompt_tokens = 0;            // the pictures' included
   int64_t context_tokens = 0;           // filled before the last token is decoded
   int64_t chunk_tokens = 512;

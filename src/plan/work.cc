@@ -39,7 +39,12 @@ Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
   const auto past = static_cast<double>(shape.past_tokens);
   Work work;
   double pairs = rows * rows; // of query and key
-  if (op.layer >= 0) {
+  const double key_bytes = 2.0 * static_cast<double>(op.kv_heads) *
+                           static_cast<double>(kv_row_bytes(shape.kv_type, op.head_dim));
+  if (op.of_pictures) {
+    pairs = rows * static_cast<double>(shape.picture_keys);
+    work.cache_bytes = static_cast<double>(shape.conversations * shape.picture_keys) * key_bytes;
+  } else if (op.layer >= 0) {
     const auto conversations = static_cast<double>(shape.conversations);
     const double own = rows / conversations; // row i of a conversation sees past + i + 1 keys
     const int64_t window = window_of(graph, op.b);
@@ -50,8 +55,7 @@ Work attention_work(const Graph& graph, const Op& op, const WorkShape& shape) {
       keys = std::min(keys, own + static_cast<double>(window - 1));
     }
     pairs *= conversations;
-    work.cache_bytes = conversations * keys * 2.0 * static_cast<double>(op.kv_heads) *
-                       static_cast<double>(kv_row_bytes(shape.kv_type, op.head_dim));
+    work.cache_bytes = conversations * keys * key_bytes;
   } else if (shape.window_keys > 0 && window_of(graph, op.b) > 0) {
     pairs = rows * std::min(rows, static_cast<double>(shape.window_keys));
   }
@@ -86,13 +90,21 @@ Work part_work(const Graph& graph, const Op& op, const MatmulPart& part, const W
   const auto rows = static_cast<double>(shape.rows.count(graph.value(op.x).rows));
   const Weight& weight = graph.weight(part.weight);
   Work work;
+  if (is_skipped(op, shape))
+    return work;
   work.flops = 2.0 * rows * size_of(weight);
   work.weight_bytes = rows > 0 ? bytes_of(weight) : 0.0;
   return work;
 }
 
+bool is_skipped(const Op& op, const WorkShape& shape) {
+  return op.needs_pictures && shape.picture_keys == 0;
+}
+
 Work op_work(const Graph& graph, const Op& op, const WorkShape& shape) {
   Work work;
+  if (is_skipped(op, shape))
+    return work;
   switch (op.kind) {
   case OpKind::kMatmul:
     for (const MatmulPart& part : op.parts)

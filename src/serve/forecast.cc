@@ -40,11 +40,7 @@ SpeedPlan Forecaster::forecast(const ModelService& service, const Generation& ge
   question.chunk_tokens = service.plan().shape.chunk_tokens;
   question.prompt_tokens = generation.prompt_tokens;
   question.context_tokens = generation.prompt_tokens + generation.options.max_new_tokens;
-  for (const Picture& picture : generation.pictures) {
-    question.picture_patches.insert(question.picture_patches.end(),
-                                    static_cast<size_t>(picture.pieces), picture.grid.patches());
-    question.picture_pixels += picture.width_px * picture.height_px;
-  }
+  add_pictures(generation.pictures, service.loaded().model, question);
   Placement placement;
   placement.cpu = rates_; // weights are mapped and memory is touched already
   placement.residency = service.residency();

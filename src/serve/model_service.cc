@@ -12,6 +12,9 @@ namespace pinhole::serve {
 
 namespace {
 
+// Whose keys and values stay at once, where layers attend to pictures.
+constexpr int64_t kCachedPictures = 2;
+
 constexpr int64_t kDefaultParallel = 4;
 
 // Conversations side by side (answer/answer_service.h).
@@ -108,11 +111,16 @@ Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
       limits.max_patches =
           std::max(limits.max_patches, pictures.max_tokens * spec.merge_size * spec.merge_size);
     limits.feature_tokens = limits.context_tokens; // all pictures that a conversation can name
+    if (model.cache.has_cross()) {                 // of which each is one of its tokens
+      limits.feature_tokens =
+          std::max(limits.feature_tokens, kCachedPictures * largest.front().feature_tokens());
+    }
     service.pictures.push_back(largest[0]);
   }
   service.limits = limits;
   ServiceOptions chosen = options;
-  chosen.parallel = options.parallel > 0 ? options.parallel : kDefaultParallel;
+  const int64_t most = model.cache.has_cross() ? 1 : kDefaultParallel;
+  chosen.parallel = options.parallel > 0 ? options.parallel : most;
   while (true) {
     service.parallel = chosen.parallel;
     auto answers = AnswerService::create(loaded, service, options.kernels);

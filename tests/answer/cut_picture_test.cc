@@ -1,5 +1,6 @@
-// Pictures of models that bound their sides, or cut them into squares: sizes as transformers' image
-// processors choose them, bounds in tokens, and where the pixels of a piece come from.
+// Pictures of models that bound their sides, cut them into squares or lay them on tiles: sizes as
+// transformers' image processors choose them, bounds in tokens, and where the pixels of a piece
+// come from.
 #include "answer/answerer.h"
 #include "kernels/select.h"
 #include "support/golden.h"
@@ -185,6 +186,36 @@ TEST(CutPictures, PiecesAreSquaresOfThePictureRowByRow) {
   EXPECT_GE(picture.io_bytes(),
             picture.file_bytes +
                 static_cast<int64_t>(original.rgb.size() + canvas.rgb.size() + stacked.rgb.size()));
+}
+
+// Llama 3.2 Vision's processor and tower: tiles of 560 px, patches of 14 and a class token each,
+// all 4 of them read, with rows up to a multiple of 8 (num_padding_patches of modeling_mllama.py).
+TEST(TiledPictures, AreOneTokenAndTheRowsOfAllTiles) {
+  PictureSpec spec;
+  spec.patch_size = 14;
+  spec.square_px = 560;
+  spec.max_tiles = 4;
+  spec.feature_slots = 0;
+  Model model;
+  model.cache.layers = 2;
+  model.cache.cross = {false, true};
+  const struct {
+    int64_t width, height, tiles;
+  } rows[] = {{560, 560, 1}, {1000, 500, 2}, {1024, 768, 4}, {5000, 100, 4}};
+  for (const auto& row : rows) {
+    const Picture picture = take(plan_picture(row.width, row.height, "p", spec, {}));
+    EXPECT_EQ(picture.tokens, 1);
+    EXPECT_EQ(picture.image_tokens, 1);
+    EXPECT_EQ(picture.pieces, 1);
+    EXPECT_EQ(picture.feature_tokens(), 4 * 1601);
+    EXPECT_EQ(picture.grid.patches(), 4 * 1608);
+    QuestionShape question;
+    add_pictures({&picture, 1}, model, question);
+    EXPECT_EQ(question.picture_keys, row.tiles * 1601) << row.width << " x " << row.height;
+    EXPECT_EQ(question.picture_patches, std::vector<int64_t>{4 * 1608});
+  }
+  EXPECT_THAT(plan_picture(560, 560, "p.png", spec, at_least(2)).error().text(),
+              AllOf(HasSubstr("1 token"), HasSubstr("--min-image-tokens")));
 }
 
 // Features of all pieces are kept, and a picture beside it does not take their place.

@@ -255,6 +255,49 @@ TEST_P(Allocations, NoneForAFullContextWithTheLargestPicture) {
   }
 }
 
+// Cross-attention: pictures that give way to each other, stand in another order or twice, and a
+// context that is filled.
+TEST(CrossAllocations, NoneForPicturesPromptsAndTokens) {
+  if (!PINHOLE_COUNTS_MALLOC)
+    GTEST_SKIP() << "under a sanitizer malloc cannot be counted";
+  REQUIRE_GOLDEN();
+  const auto described = Described::open(testing::golden("mllama/tiny"));
+  const Model& model = described->model;
+  const FakePicture a = testing::tiled_picture(model, 1, 2, 1);
+  const FakePicture b = testing::tiled_picture(model, 2, 2, 2);
+  const FakePicture c = testing::tiled_picture(model, 1, 1, 3);
+  const KernelChoice kernels = kernel_choice(false, 2, kernels::KvType::kF16);
+  const RunShape shape = shape_of(64, 16, a.grid.patches(), 3 * a.grid.tokens());
+  const auto session = take(Session::create(model, {shape, kernels, 0, described->mapped_files()}));
+  const auto words = random_prompt(model, 64, 4);
+  const auto prompt_of = [&](std::initializer_list<const FakePicture*> pictures) {
+    auto out = words;
+    size_t at = 5;
+    for (const FakePicture* picture : pictures) {
+      out[at].id = static_cast<int32_t>(model.vocab_size);
+      std::memcpy(&out[at].picture_key, picture->digest.data(), sizeof out[at].picture_key);
+      at += at < 6 ? 1 : 9;
+    }
+    return out;
+  };
+  const std::vector<std::vector<PromptToken>> prompts = {
+      prompt_of({&a, &b, &c}), prompt_of({&c, &a}), prompt_of({&b, &a, &b}), words,
+      prompt_of({&b})};
+  for (const FakePicture* picture : {&a, &b, &c})
+    encode(*session, *picture);
+  const Counts counts;
+  bool done = true;
+  for (const auto& prompt : prompts) {
+    done = done && session->prefill(std::span(prompt).first(40)).has_value();
+    for (size_t i = 40; i < prompt.size(); ++i)
+      done = done && session->step(prompt[i]).has_value();
+  }
+  encode(*session, c);
+  EXPECT_EQ(counts.allocations(), 0);
+  EXPECT_EQ(counts.mappings(), 0);
+  EXPECT_TRUE(done);
+}
+
 INSTANTIATE_TEST_SUITE_P(Model, Allocations,
                          ::testing::Values("", "qwen3_vl_moe/tiny", "qwen2_5_vl/tiny",
                                            "mistral3/ministral3", "internvl/qwen2"),

@@ -51,7 +51,8 @@ struct FakePicture {
   Sha256Digest digest{};
 
   FakePicture(const Model& model, int64_t height, int64_t width, uint32_t seed)
-      : grid{height, width, model.pictures->merge_size} {
+      : FakePicture(model, PatchGrid{height, width, model.pictures->merge_size}, seed) {}
+  FakePicture(const Model& model, const PatchGrid& of, uint32_t seed) : grid(of) {
     std::mt19937 random(seed);
     std::normal_distribution<float> normal;
     patches.resize(static_cast<size_t>(grid.patches() * model.pictures->patch_elements()));
@@ -66,6 +67,13 @@ struct FakePicture {
               out);
   }
 };
+
+// A picture on a canvas of rows x cols tiles.
+inline FakePicture tiled_picture(const Model& model, int64_t rows, int64_t cols, uint32_t seed) {
+  const PictureSpec& spec = *model.pictures;
+  const int64_t side = spec.square_px / spec.patch_size;
+  return {model, PatchGrid{side, side, 1, spec.max_tiles, rows, cols}, seed};
+}
 
 inline Session::EncodedPicture encode(Session& session, const FakePicture& picture) {
   return take(session.encode(
