@@ -363,12 +363,11 @@ Result<Session::EncodedPicture>
 encode_picture(Session& session, const Picture& picture, int64_t piece, const Image& image,
                const PictureSpec& spec, std::span<const Sha256Digest> keep,
                const std::atomic<bool>* cancel, FunctionRef<void()> between) {
-  const PatchLayout layout = patch_layout(spec);
-  const int64_t first_patch = piece * picture.grid.patches();
+  const int64_t first_row = piece * picture.grid.patches();
   return session.encode(
       piece_digest(picture, piece), picture.grid,
       [&](int64_t begin, int64_t end, float* out) {
-        write_patches(image, layout, first_patch + begin, first_patch + end, out);
+        write_rows(image, picture, spec, first_row + begin, first_row + end, out);
       },
       keep, cancel, between);
 }

@@ -308,7 +308,7 @@ Result<std::vector<TokenId>> count_prompt(const LoadedModel& loaded,
   std::vector<int64_t> row_tokens;
   for (const ChatTurn& turn : turns) {
     for (const size_t i : turn.pictures) {
-      tokens.push_back(pictures[i].feature_tokens());
+      tokens.push_back(pictures[i].image_tokens);
       row_tokens.push_back(pictures[i].grid.width / pictures[i].grid.merge);
     }
   }

@@ -98,7 +98,7 @@ AttentionArgs OpRunner::attention_args(const Op& op, const SequenceRows& part) c
 void OpRunner::attention(const Op& op, Deal& pieces, std::byte* work, int thread_idx) {
   const SequenceRows all{0, 0, rows(op.x).rows, 0};
   const std::span<const SequenceRows> sequences =
-      op.layer >= 0 ? context_.sequences : std::span(&all, 1);
+      op.layer >= 0 && !op.of_pictures ? context_.sequences : std::span(&all, 1);
   // Threads are in different sequences at the same time: each has scratch for the largest.
   int64_t scratch_bytes = 0;
   for (const SequenceRows& part : sequences) {

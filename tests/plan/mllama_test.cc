@@ -79,7 +79,9 @@ TEST(MllamaPlan, DefaultsAreThePublishedNumbers) {
   EXPECT_EQ(described->model.cache.cross_layers(), 8);
 }
 
-KernelChoice scalar_kernels() { return {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16}; }
+KernelChoice scalar_kernels() {
+  return {take(kernels::find("scalar")), false, 2, kernels::KvType::kF16};
+}
 
 RunShape shape_of(int64_t context, int64_t pictures) {
   RunShape shape;
@@ -119,7 +121,8 @@ TEST(MllamaPlan, PicturesHaveACacheOfTheirOwn) {
 TEST(MllamaPlan, WithoutPicturesCrossAttentionIsNotMapped) {
   const auto described = from_config(published());
   const auto mapped = [&](int64_t pictures) {
-    return take(plan_memory(described->model, shape_of(256, pictures), scalar_kernels())).mapped_bytes;
+    return take(plan_memory(described->model, shape_of(256, pictures), scalar_kernels()))
+        .mapped_bytes;
   };
   const int64_t layer =
       2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096 + 2 * 128 + 2;
@@ -170,8 +173,9 @@ TEST(MllamaPlan, TablesOfThePositionsAreLookedUpAndTheRestStreams) {
   const MemoryPlan words = take(plan_memory(model, shape_of(256, 0), scalar_kernels()));
   const Residency text = take(plan_residency(model, words, limit));
   for (size_t i = 0; i < model.text.ops().size(); ++i) {
-    if (model.text.ops()[i].needs_pictures)
+    if (model.text.ops()[i].needs_pictures) {
       EXPECT_FALSE(text.text[i]) << i;
+    }
   }
   EXPECT_EQ(text.resident_bytes + text.streamed_text_bytes, words.mapped_bytes);
 }
