@@ -10,6 +10,7 @@
 #include "kernels/matmul_vnni.inl"
 #endif
 #include "kernels/matmul_int8.inl"
+#include "kernels/matmul_few.inl"
 #if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
 #define PINHOLE_DECODE 1
 #include "kernels/matmul_decode.inl"
@@ -37,7 +38,7 @@ template <FormatId f> constexpr MatmulKernel float_kernel(const char* name) {
 }
 template <FormatId f> constexpr MatmulKernel int_kernel(const char* name) {
   if constexpr (is_int_format(f))
-    return {name, 4, int_x_bytes, 1, int_pack_x<vnni_order<f>()>, int_scratch_bytes, int_run<f>};
+    return {name, 4, int_x_bytes, 1, int_pack_x<vnni_order<f>()>, no_scratch_bytes, few_run<f>};
   else
     return {};
 }
@@ -51,10 +52,7 @@ template <FormatId f> constexpr MatmulKernel one_row_kernel(const char* name) {
     return {name,          4, eight_x_bytes, 1, eight_pack_x<vnni_order<f>()>, no_scratch_bytes,
             run_1_of_32<f>};
 #endif
-  MatmulKernel kernel = int_kernel<f>(name);
-  if constexpr (is_int_format(f))
-    kernel.run = int_run_1<f>;
-  return kernel;
+  return int_kernel<f>(name);
 }
 
 #if defined(PINHOLE_PANELS)
@@ -132,7 +130,7 @@ const MatmulKernel* pick_matmul(FormatId format, int64_t m, bool exact) {
   return m <= kFewRows ? &kernels.int_any : &kernels.panel;
 #else
   // Without VNNI a byte product costs as many instructions as an f32 one.
-  return m <= kFewRows || is_vnni() ? &kernels.int_any : &kernels.exact;
+  return m <= kFewRows ? &kernels.int_any : &kernels.exact;
 #endif
 }
 

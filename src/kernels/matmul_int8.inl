@@ -1,12 +1,11 @@
-// Integer formats against x rounded to int8, with a scale per 32 elements. For few rows of x the
-// bandwidth of W decides: each row of W is unpacked once, from four places of the file at a time.
-// The offsets of a format (minima, or the middle of its codes) multiply sums that x carries along.
+// Integer formats against x rounded to int8, with a scale per 32 elements: x as it is packed, the
+// products of 256 elements, and how the rows of W are walked (matmul_few.inl multiplies them). The
+// offsets of a format (minima, or the middle of its codes) multiply sums that x carries along.
 
 namespace pinhole::kernels {
 namespace {
 
-constexpr int64_t kIntRows = 4;           // rows of W, and rows of x, of one tile
-constexpr int64_t kIntStage = 384 * 1024; // bytes of unpacked W kept for many rows of x
+constexpr int64_t kIntRows = 4; // rows of W that are read at the same time
 
 PINHOLE_INLINE int64_t int_blocks(int64_t k) { return (k + 255) / 256; }
 
@@ -253,159 +252,49 @@ void int_pack_x(const float* x, int64_t x_stride, int64_t, int64_t k, int64_t ro
   }
 }
 
-// Rows of W unpacked together for several rows of x.
-PINHOLE_INLINE int64_t int_stage_rows(int64_t m, int64_t k) {
-  int64_t fit = kIntStage / (int_blocks(k) * static_cast<int64_t>(sizeof(IntW)));
-  int64_t rows = m <= 8 ? kIntRows : 32;
-  return max_of(min_of(fit, rows) / kIntRows * kIntRows, kIntRows);
-}
-
-int64_t int_scratch_bytes(int64_t m, int64_t k) {
-  return m == 1 ? 0 : int_stage_rows(m, k) * int_blocks(k) * static_cast<int64_t>(sizeof(IntW));
-}
-
-// One row of x by kIntRows rows of W at w[], straight from the file.
-template <FormatId f>
-PINHOLE_INLINE void int_dots(const IntX* x, const uint8_t* const* w, int64_t k, float* out) {
-  constexpr int64_t kBytes = 256 / elements_of(f) * bytes_of(f);
-  IntSum sums[kIntRows];
-  for (int r = 0; r < kIntRows; ++r)
-    sums[r] = sum_zero();
-  int64_t full = k / 256;
-  for (int64_t b = 0; b < full; ++b) {
-#pragma GCC unroll 4
-    for (int r = 0; r < kIntRows; ++r) {
-      const uint8_t* block = w[r] + b * kBytes;
-      for (int64_t line = 0; line < kBytes; line += 64)
-        __builtin_prefetch(block + kPrefetchBytes + line);
-      IntW codes;
-      load_w<f>(block, 256, codes);
-      sums[r] = add_dot<f>(sums[r], codes, x[b]);
-    }
-  }
-  if (k % 256 != 0) {
-    for (int r = 0; r < kIntRows; ++r) {
-      IntW codes;
-      load_w<f>(w[r] + full * kBytes, k % 256, codes);
-      sums[r] = add_dot<f>(sums[r], codes, x[full]);
-    }
-  }
-  for (int r = 0; r < kIntRows; ++r)
-    out[r] = sum_lanes(sums[r]);
-}
-
-// m = 1. Four rows that are a quarter of the share apart give the memory four streams. `dots` is
-// int_dots or one like it.
-template <class X, class Dots> PINHOLE_INLINE void run_one_row(const MatmulArgs& args, Dots dots) {
-  const X* x = static_cast<const X*>(args.x);
+// kRows rows of x. Four rows of W that are a quarter of the share apart give the memory four
+// streams. dots(w, out) multiplies those at w[] with all rows of x: out[i][r].
+template <int kRows, class Dots>
+PINHOLE_INLINE void run_streams(const MatmulArgs& args, Dots dots) {
   const uint8_t* w = static_cast<const uint8_t*>(args.w);
   Stage stage = stage_of(args, 0, args.k);
-  int64_t quarter = args.n / kIntRows;
+  int64_t quarter = args.n / kIntRows, rows_of_x = min_of(kRows, args.m);
   constexpr int64_t kRun = 16; // rows of each quarter between writes to y
-  float sums[kIntRows][kRun];
+  float sums[kRows][kIntRows][kRun];
+  float out[kRows][kIntRows];
   for (int64_t n0 = 0; n0 < quarter; n0 += kRun) {
     int64_t run = min_of(kRun, quarter - n0);
-    for (int64_t i = 0; i < run; ++i) {
+    for (int64_t j = 0; j < run; ++j) {
       const uint8_t* rows[kIntRows];
       for (int r = 0; r < kIntRows; ++r)
-        rows[r] = w + (r * quarter + n0 + i) * args.w_row_bytes;
-      float out[kIntRows];
-      dots(x, rows, args.k, out);
-      for (int r = 0; r < kIntRows; ++r)
-        sums[r][i] = out[r];
+        rows[r] = w + (r * quarter + n0 + j) * args.w_row_bytes;
+      dots(rows, out);
+      for (int i = 0; i < kRows; ++i)
+        for (int r = 0; r < kIntRows; ++r)
+          sums[i][r][j] = out[i][r];
     }
-    for (int r = 0; r < kIntRows; ++r)
-      write_row(args, stage, 0, r * quarter + n0, run, sums[r]);
+    for (int64_t i = 0; i < rows_of_x; ++i)
+      for (int r = 0; r < kIntRows; ++r)
+        write_row(args, stage, i, r * quarter + n0, run, sums[i][r]);
   }
   int64_t rest = args.n - quarter * kIntRows;
   if (rest > 0) {
     const uint8_t* rows[kIntRows];
     for (int r = 0; r < kIntRows; ++r)
       rows[r] = w + (quarter * kIntRows + min_of(r, rest - 1)) * args.w_row_bytes;
-    alignas(64) float out[16];
-    dots(x, rows, args.k, out);
-    write_row(args, stage, 0, quarter * kIntRows, rest, out);
+    dots(rows, out);
+    alignas(64) float last[16] = {};
+    for (int64_t i = 0; i < rows_of_x; ++i) {
+      memcpy(last, out[i], sizeof out[i]);
+      write_row(args, stage, i, quarter * kIntRows, rest, last);
+    }
   }
 }
 
-template <FormatId f> void int_run_1(const MatmulArgs& args) {
-  run_one_row<IntX>(args, [](const IntX* x, const uint8_t* const* w, int64_t k, float* out) {
-    int_dots<f>(x, w, k, out);
-  });
-}
-
-// sums[i * stride + r] = x row i . W row r, W unpacked: w + (r * blocks + b).
-template <FormatId f, int kRows>
-void int_tile(const IntX* x, const IntW* w, int64_t blocks, float* out, int64_t stride) {
-  IntSum sums[kRows][kIntRows];
-  for (int i = 0; i < kRows; ++i)
-    for (int r = 0; r < kIntRows; ++r)
-      sums[i][r] = sum_zero();
-  for (int64_t b = 0; b < blocks; ++b) {
-#pragma GCC unroll 4
-    for (int r = 0; r < kIntRows; ++r) {
-      const IntW& codes = w[r * blocks + b];
-#pragma GCC unroll 4
-      for (int i = 0; i < kRows; ++i)
-        sums[i][r] = add_dot<f>(sums[i][r], codes, x[i * blocks + b]);
-    }
-  }
-  for (int i = 0; i < kRows; ++i)
-    for (int r = 0; r < kIntRows; ++r)
-      out[i * stride + r] = sum_lanes(sums[i][r]);
-}
-
-template <FormatId f> void int_run(const MatmulArgs& args) {
-  constexpr int64_t kBytes = 256 / elements_of(f) * bytes_of(f);
-  // What add_dot reads of the format is the same for several: fewer copies of the tile.
-  constexpr FormatId kLike = is_vnni()            ? FormatId::kQ4_K
-                             : kIntSigned<f>      ? FormatId::kQ8_0
-                             : kIntGroup<f> == 32 ? FormatId::kQ4_K
-                                                  : FormatId::kQ6_K;
-  const IntX* x = static_cast<const IntX*>(args.x);
-  const uint8_t* w = static_cast<const uint8_t*>(args.w);
-  IntW* staged = static_cast<IntW*>(args.scratch);
-  int64_t blocks = int_blocks(args.k), full = args.k / 256;
-  int64_t strip = int_stage_rows(args.m, args.k);
-  Stage stage = stage_of(args, 0, args.k);
-  float sums[kIntRows * 32];
-  for (int64_t n0 = 0; n0 < args.n; n0 += strip) {
-    int64_t cols = min_of(strip, args.n - n0);
-    int64_t padded = round_up_to(cols, kIntRows);
-    for (int64_t r = 0; r < padded; ++r) {
-      const uint8_t* row = w + (n0 + min_of(r, cols - 1)) * args.w_row_bytes;
-      for (int64_t b = 0; b < full; ++b) {
-        for (int64_t line = 0; line < kBytes; line += 64)
-          __builtin_prefetch(row + b * kBytes + 4 * kPrefetchBytes + line);
-        load_w<f>(row + b * kBytes, 256, staged[r * blocks + b]);
-      }
-      if (full < blocks)
-        load_w<f>(row + full * kBytes, args.k % 256, staged[r * blocks + full]);
-    }
-    for (int64_t m0 = 0; m0 < args.m; m0 += kIntRows) {
-      int64_t rows = min_of(kIntRows, args.m - m0);
-      const IntX* xs = x + m0 * blocks;
-      for (int64_t r = 0; r < padded; r += kIntRows) {
-        const IntW* ws = staged + r * blocks;
-        switch (rows) {
-        case 1:
-          int_tile<kLike, 1>(xs, ws, blocks, sums + r, 32);
-          break;
-        case 2:
-          int_tile<kLike, 2>(xs, ws, blocks, sums + r, 32);
-          break;
-        case 3:
-          int_tile<kLike, 3>(xs, ws, blocks, sums + r, 32);
-          break;
-        default:
-          int_tile<kLike, 4>(xs, ws, blocks, sums + r, 32);
-          break;
-        }
-      }
-      for (int64_t i = 0; i < rows; ++i)
-        write_row(args, stage, m0 + i, n0, cols, sums + i * 32);
-    }
-  }
+template <class X, class Dots> PINHOLE_INLINE void run_one_row(const MatmulArgs& args, Dots dots) {
+  const X* x = static_cast<const X*>(args.x);
+  run_streams<1>(
+      args, [&](const uint8_t* const* w, float(*out)[kIntRows]) { dots(x, w, args.k, out[0]); });
 }
 
 } // namespace
