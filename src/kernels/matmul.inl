@@ -10,13 +10,16 @@
 #include "kernels/matmul_vnni.inl"
 #endif
 #include "kernels/matmul_int8.inl"
-#include "kernels/matmul_few.inl"
 #if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
 #define PINHOLE_DECODE 1
 #include "kernels/matmul_decode.inl"
 #include "kernels/matmul_decode_32.inl"
 #include "kernels/matmul_decode_k4.inl"
 #endif
+#if defined(PINHOLE_KERNEL_AVX2)
+#include "kernels/matmul_few_unpack.inl"
+#endif
+#include "kernels/matmul_few.inl"
 #if defined(PINHOLE_KERNEL_AVX2) || defined(PINHOLE_KERNEL_AVX512)
 #define PINHOLE_PANELS 1
 #include "kernels/matmul_panel.inl"

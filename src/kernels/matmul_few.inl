@@ -5,19 +5,19 @@
 namespace pinhole::kernels {
 namespace {
 
-// kRows rows of x by kIntRows rows of W at w[]: out[i][r] = x row i . W row r.
-template <FormatId f, int kRows>
+// kRows rows of x by kStreams rows of W at w[]: out[i][r] = x row i . W row r.
+template <FormatId f, int kRows, int kStreams>
 PINHOLE_INLINE void few_dots(const IntX* const* x, const uint8_t* const* w, int64_t k,
                              float (*out)[kIntRows]) {
   constexpr int64_t kBytes = 256 / elements_of(f) * bytes_of(f);
-  IntSum sums[kRows][kIntRows];
+  IntSum sums[kRows][kStreams];
   for (int i = 0; i < kRows; ++i)
-    for (int r = 0; r < kIntRows; ++r)
+    for (int r = 0; r < kStreams; ++r)
       sums[i][r] = sum_zero();
   int64_t full = k / 256;
   for (int64_t b = 0; b < full; ++b) {
 #pragma GCC unroll 4
-    for (int r = 0; r < kIntRows; ++r) {
+    for (int r = 0; r < kStreams; ++r) {
       const uint8_t* block = w[r] + b * kBytes;
       for (int64_t line = 0; line < kBytes; line += 64)
         __builtin_prefetch(block + kPrefetchBytes + line);
@@ -29,7 +29,7 @@ PINHOLE_INLINE void few_dots(const IntX* const* x, const uint8_t* const* w, int6
     }
   }
   if (k % 256 != 0) {
-    for (int r = 0; r < kIntRows; ++r) {
+    for (int r = 0; r < kStreams; ++r) {
       IntW codes;
       load_w<f>(w[r] + full * kBytes, k % 256, codes);
       for (int i = 0; i < kRows; ++i)
@@ -37,7 +37,7 @@ PINHOLE_INLINE void few_dots(const IntX* const* x, const uint8_t* const* w, int6
     }
   }
   for (int i = 0; i < kRows; ++i)
-    for (int r = 0; r < kIntRows; ++r)
+    for (int r = 0; r < kStreams; ++r)
       out[i][r] = sum_lanes(sums[i][r]);
 }
 
@@ -46,8 +46,16 @@ template <FormatId f, int kRows> void few_run_of(const MatmulArgs& args) {
   const IntX* x[kRows];
   for (int i = 0; i < kRows; ++i)
     x[i] = static_cast<const IntX*>(args.x) + min_of(i, args.m - 1) * int_blocks(args.k);
-  run_streams<kRows>(args, [&](const uint8_t* const* w, float (*out)[kIntRows]) {
-    few_dots<f, kRows>(x, w, args.k, out);
+  run_streams<kRows>(args, [&](const uint8_t* const* w, float(*out)[kIntRows]) {
+    // As many sums as registers hold.
+    constexpr int kStreams = kRows > 4 ? kIntRows / 2 : kIntRows;
+    for (int r = 0; r < kIntRows; r += kStreams) {
+      float some[kRows][kIntRows];
+      few_dots<f, kRows, kStreams>(x, w + r, args.k, some);
+      for (int i = 0; i < kRows; ++i)
+        for (int j = 0; j < kStreams; ++j)
+          out[i][r + j] = some[i][j];
+    }
   });
 }
 

@@ -72,22 +72,40 @@ PINHOLE_INLINE int32_t sum_16(const int8_t* q) {
 #endif
 }
 
-#if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
+#if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX) || defined(PINHOLE_KERNEL_AVX2)
+
+// Lane p has codes of group lane_group(p) of 16, four from each of q's rows.
+#if defined(PINHOLE_KERNEL_AVX2)
+enum Order { kOrderPlain };
+template <FormatId> constexpr Order vnni_order() { return kOrderPlain; }
+template <Order> constexpr int lane_group(int p) { return 4 * (p % 4) + p / 4; }
+
+struct IntX { // as VnniX
+  int8_t q[4][64];
+  float d[16];
+  float sum[16];
+};
+#else
+template <Order order> constexpr int lane_group(int p) { return kOrder[order][p % 4][p / 4]; }
 
 using IntX = VnniX;
 using IntW = VnniW;
-constexpr int kIntSums = 16; // lanes of a partial sum
+#endif
 
 // Of 256 elements: codes q in natural order, scales of 32, to the order that a format wants.
 template <Order order> PINHOLE_INLINE void place_x(const int8_t* q, const float* d, IntX& to) {
   for (int p = 0; p < 16; ++p) {
-    int group = kOrder[order][p % 4][p / 4];
+    int group = lane_group<order>(p);
     for (int j = 0; j < 4; ++j)
       memcpy(to.q[j] + 4 * p, q + 16 * group + 4 * j, 4);
     to.d[p] = d[group / 2];
     to.sum[p] = d[group / 2] * static_cast<float>(sum_16(q + 16 * group));
   }
 }
+
+#endif
+
+#if defined(PINHOLE_KERNEL_AVX512) || defined(PINHOLE_KERNEL_AMX)
 
 template <FormatId f> PINHOLE_INLINE void load_w(const uint8_t* w, int64_t elements, IntW& to) {
   if (elements >= 256)
@@ -110,6 +128,53 @@ template <FormatId> PINHOLE_INLINE IntSum add_dot(IntSum sum, const IntW& w, con
 }
 
 PINHOLE_INLINE float sum_lanes(IntSum sum) { return _mm512_reduce_add_ps(sum); }
+
+#elif defined(PINHOLE_KERNEL_AVX2)
+
+// Registers h, 2 + h, 4 + h and 6 + h of q have lanes 8 * h to 8 * h + 7.
+struct IntW {
+  __m256i q[8];
+  __m256 scale[2], offset[2];
+};
+
+typedef __m256 IntSum;
+PINHOLE_INLINE IntSum sum_zero() { return _mm256_setzero_ps(); }
+
+template <FormatId f> PINHOLE_INLINE IntSum add_dot(IntSum sum, const IntW& w, const IntX& x) {
+  const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    __m256i pairs[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      __m256i a = w.q[2 * j + h];
+      __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(x.q[j] + 32 * h));
+      // Signed codes: |w| * (x with w's sign), so that the first factor is unsigned.
+      pairs[j] = kIntSigned<f> ? _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a))
+                               : _mm256_maddubs_epi16(a, b);
+    }
+    __m256i dot;
+    if constexpr (kIntSigned<f>) {
+      dot = _mm256_add_epi32(
+          _mm256_add_epi32(_mm256_madd_epi16(pairs[0], ones), _mm256_madd_epi16(pairs[1], ones)),
+          _mm256_add_epi32(_mm256_madd_epi16(pairs[2], ones), _mm256_madd_epi16(pairs[3], ones)));
+    } else {
+      __m256i first = _mm256_add_epi16(pairs[0], pairs[1]); // of codes of at most 63
+      __m256i second = _mm256_add_epi16(pairs[2], pairs[3]);
+      if constexpr (f == FormatId::kQ6_K)
+        dot = _mm256_add_epi32(_mm256_madd_epi16(first, ones), _mm256_madd_epi16(second, ones));
+      else // of at most 31
+        dot = _mm256_madd_epi16(_mm256_add_epi16(first, second), ones);
+    }
+    __m256 scale = _mm256_mul_ps(w.scale[h], _mm256_load_ps(x.d + 8 * h));
+    if constexpr (!kIntNoOffset<f>)
+      sum = _mm256_fmadd_ps(w.offset[h], _mm256_load_ps(x.sum + 8 * h), sum);
+    sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, sum);
+  }
+  return sum;
+}
+
+PINHOLE_INLINE float sum_lanes(IntSum sum) { return v_reduce_add(sum); }
 
 #else
 
@@ -139,41 +204,7 @@ template <FormatId f> PINHOLE_INLINE void load_w(const uint8_t* w, int64_t eleme
     unpack_codes<f>(w, elements, to);
 }
 
-#if defined(PINHOLE_KERNEL_AVX2)
-
-typedef __m256 IntSum;
-PINHOLE_INLINE IntSum sum_zero() { return _mm256_setzero_ps(); }
-
-template <FormatId f> PINHOLE_INLINE IntSum add_dot(IntSum sum, const IntW& w, const IntX& x) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  for (int g = 0; g < 8; ++g) {
-    __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(w.q + 32 * g));
-    __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(x.q + 32 * g));
-    // Signed codes: |w| * (x with w's sign), so that the first factor is unsigned.
-    __m256i pairs = kIntSigned<f> ? _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a))
-                                  : _mm256_maddubs_epi16(a, b);
-    __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-    __m256 scale;
-    if constexpr (kIntGroup<f> == 32)
-      scale = _mm256_set1_ps(w.scale[g] * x.d[g]);
-    else
-      scale = _mm256_mul_ps(
-          _mm256_set_m128(_mm_broadcast_ss(w.scale + 2 * g + 1), _mm_broadcast_ss(w.scale + 2 * g)),
-          _mm256_broadcast_ss(x.d + g));
-    sum = _mm256_fmadd_ps(dot, scale, sum);
-  }
-  if constexpr (!kIntNoOffset<f>) {
-    constexpr int kSums = kIntGroup<f> == 32 ? 8 : 16;
-    for (int g = 0; g < kSums; g += 8)
-      sum = _mm256_fmadd_ps(_mm256_load_ps(w.offset + g),
-                            _mm256_load_ps((kSums == 8 ? x.sum32 : x.sum16) + g), sum);
-  }
-  return sum;
-}
-
-PINHOLE_INLINE float sum_lanes(IntSum sum) { return v_reduce_add(sum); }
-
-#elif defined(PINHOLE_KERNEL_NEON)
+#if defined(PINHOLE_KERNEL_NEON)
 
 typedef float32x4_t IntSum;
 PINHOLE_INLINE IntSum sum_zero() { return vdupq_n_f32(0.0f); }
