@@ -238,7 +238,7 @@ class Matmul : public testing::TestWithParam<std::tuple<std::string_view, int>> 
 TEST_P(Matmul, RowCounts) {
   int64_t block = format_info(format()).block_elements;
   int64_t k = block == 1 ? 300 : 512 + block % 256;
-  for (int64_t m : {1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 100})
+  for (int64_t m : {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 100})
     check_both({m, m < 10 ? 37 : 21, k});
 }
 
