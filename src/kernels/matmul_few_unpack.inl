@@ -1,12 +1,12 @@
-// AVX2: 256 elements of a row of W as IntW wants them, transposed so that the lanes of four registers
-// have the same groups: their byte products add up as 16-bit words before anything is scaled.
+// AVX2: 256 elements of a row of W as IntW wants them, transposed so that the lanes of four
+// registers have the same groups: their byte products add up as 16-bit words before anything is
+// scaled.
 
 namespace pinhole::kernels {
 namespace {
 
 // Codes of 256 elements in their order, 32 in each register.
-template <FormatId f, class Block>
-PINHOLE_INLINE void few_codes(const Block* b, __m256i* q) {
+template <FormatId f, class Block> PINHOLE_INLINE void few_codes(const Block* b, __m256i* q) {
   const __m256i nibble = _mm256_set1_epi8(15);
   if constexpr (elements_of(f) == 32) {
     for (int i = 0; i < 8; ++i)
@@ -60,15 +60,14 @@ PINHOLE_INLINE void few_transpose(const BlockQ4K& b, IntW& to) { // before nibbl
 
 // A value of each group of 32 to the lanes: 0, 2, 4, 6 twice, and 1, 3, 5, 7 twice.
 PINHOLE_INLINE void few_lanes(__m256 of_groups, __m256* lanes) {
-  __m256 parted =
-      _mm256_permutevar8x32_ps(of_groups, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+  __m256 parted = _mm256_permutevar8x32_ps(of_groups, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
   lanes[0] = _mm256_permute2f128_ps(parted, parted, 0x00);
   lanes[1] = _mm256_permute2f128_ps(parted, parted, 0x11);
 }
 // A byte of each group of 16 to the lanes: group 4 * (p % 4) + p / 4 to lane p.
 PINHOLE_INLINE void few_lanes(__m128i bytes, __m256* lanes) {
-  bytes = _mm_shuffle_epi8(bytes,
-                           _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  bytes =
+      _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   lanes[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
   lanes[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)));
 }
