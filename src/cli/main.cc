@@ -1,5 +1,6 @@
 // pinhole: vision-language models on the computer at hand. One file per subcommand.
 #include "cli/common.h"
+#include "cli/server_client.h"
 
 #include <cstdlib>
 #if defined(__GLIBC__)
@@ -32,6 +33,7 @@ int main(int argc, char** argv) {
       "  pinhole ask -m Qwen3-VL-2B-Q4_K_M.gguf -i page.png \"What is this page about?\"\n"
       "  pinhole plan Qwen3-VL-2B-Q4_K_M.gguf --ram 8G\n"
       "  pinhole serve -m Qwen3-VL-2B-Q4_K_M.gguf --ctx 8192\n"
+      "  pinhole serve --config pinhole.toml, pinhole ps, pinhole stop MODEL\n"
       "  pinhole inspect Qwen3-VL-2B-Q4_K_M.gguf\n"
       "  pinhole verify ../shared/golden\n"
       "\n"
@@ -42,9 +44,12 @@ int main(int argc, char** argv) {
   int exit = kExitOk;
   add_ask(app, exit);
   add_inspect(app, exit);
+  add_load(app, exit);
   add_perf(app, exit);
   add_plan(app, exit);
+  add_ps(app, exit);
   add_serve(app, exit);
+  add_stop(app, exit);
   add_tokenize(app, exit);
   add_verify(app, exit);
   catch_interrupts();

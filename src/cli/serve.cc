@@ -1,8 +1,10 @@
 // pinhole serve: a model behind the APIs of OpenAI and Ollama.
+#include "base/function_ref.h"
 #include "base/memory_limit.h"
 #include "base/units.h"
 #include "cli/common.h"
 #include "serve/server.h"
+#include "serve/swap_registry.h"
 #include "swap/settings.h"
 
 #include <algorithm>
@@ -17,6 +19,8 @@ namespace pinhole::cli {
 namespace {
 
 using std::chrono::milliseconds;
+
+constexpr int kMaxWaiting = 256; // for models of a settings file
 
 struct ServeOptions {
   serve::SingleModelOptions model;
@@ -36,39 +40,22 @@ Result<uint64_t> amount(const std::string& text, const char* option) {
   return static_cast<uint64_t>(*bytes);
 }
 
-// The settings' one model. Several under one ceiling are not served.
-Status use_settings(ServeOptions& options) {
-  PINHOLE_TRY(const SwapSettings settings, read_settings(options.config));
-  if (settings.models.size() != 1 || settings.models[0].source.empty()) {
-    return fail(ErrorCode::kUnsupported,
-                fmt::format("{} models, expected one with 'model': serve has one model so far",
-                            settings.models.size()),
-                options.config, "leave one, or name it with -m");
-  }
-  const ModelSettings& model = settings.models[0];
-  options.model.path = model.source;
-  options.model.name = model.name;
-  options.model.aliases = model.aliases;
-  if (options.ram.empty() && model.ram_bytes)
-    options.model.service.memory_bytes = *model.ram_bytes;
-  return {};
-}
-
 Status complete(ServeOptions& options) {
-  if (!options.config.empty()) {
-    if (!options.model.path.empty())
-      return fail(ErrorCode::kInvalidInput, "-m and --config exclude each other");
-    PINHOLE_CHECK(use_settings(options));
+  const bool is_alone = options.config.empty();
+  if (!is_alone && (!options.model.path.empty() || !options.model.mmproj.empty() ||
+                    !options.model_name.empty() || !options.model.aliases.empty() ||
+                    options.model.service.parallel > 0)) {
+    return fail(ErrorCode::kInvalidInput,
+                "-m, --mmproj, --name, --alias and --parallel are for a server without --config",
+                "--config", "write them into the file");
   }
-  if (options.model.path.empty()) {
+  if (is_alone && options.model.path.empty()) {
     PINHOLE_TRY(options.model.path, default_model());
   }
   if (!options.model_name.empty())
     options.model.name = options.model_name;
-  if (options.model.service.memory_bytes == 0) {
-    PINHOLE_TRY(const MemoryBudget memory, memory_budget(options.ram));
-    options.model.service.memory_bytes = memory.bytes;
-  }
+  PINHOLE_TRY(const MemoryBudget memory, memory_budget(options.ram));
+  options.model.service.memory_bytes = memory.bytes;
   PINHOLE_TRY(options.model.service.kernels, options.compute.resolve());
   serve::FrontOptions& front = options.server.front;
   PINHOLE_TRY(front.max_body_bytes, amount(options.max_body, "--max-body"));
@@ -90,35 +77,74 @@ Status complete(ServeOptions& options) {
   return {};
 }
 
-int run(ServeOptions& options) {
-  if (const Status status = complete(options); !status)
-    return report(status.error());
-  serve::SingleModel model(options.model);
-  auto server = serve::Server::create(options.server, model);
-  if (!server)
-    return report(server.error());
+// Until Ctrl-C; `begin` is called when the server listens.
+Status serve_models(const ServeOptions& options, serve::ModelRegistry& registry,
+                    FunctionRef<Status()> begin) {
+  PINHOLE_TRY(const auto server, serve::Server::create(options.server, registry));
   const std::string& host = options.server.front.host;
   fmt::print("listening on http://{}:{}\n",
-             host.find(':') == std::string::npos ? host : "[" + host + "]", (*server)->port());
+             host.find(':') == std::string::npos ? host : "[" + host + "]", server->port());
   std::fflush(stdout);
-  if (const Status status = model.load(); !status)
-    return report(status.error());
-  const serve::ModelCard card = model.list().front();
-  fmt::print(stderr, "{}: context {} tokens{}; {} of anonymous memory, {} of weights mapped\n",
-             card.name, card.context_tokens, card.reads_pictures ? ", reads pictures" : "",
-             format_bytes(static_cast<uint64_t>(card.reserved_bytes)),
-             format_bytes(static_cast<uint64_t>(card.mapped_bytes)));
+  PINHOLE_CHECK(begin());
   auto next_tick = std::chrono::steady_clock::now();
   while (!interrupted()) {
     std::this_thread::sleep_for(milliseconds(50));
     if (std::chrono::steady_clock::now() < next_tick)
       continue;
     next_tick += std::chrono::seconds(1);
-    model.tick();
+    registry.tick();
   }
   fmt::print(stderr, "pinhole: finishing what runs, for at most {} s\n", options.drain_seconds);
-  (*server)->stop(milliseconds(1000) * options.drain_seconds);
-  return kExitOk;
+  server->stop(milliseconds(1000) * options.drain_seconds);
+  return {};
+}
+
+Status serve_one(const ServeOptions& options) {
+  serve::SingleModel model(options.model);
+  return serve_models(options, model, [&]() -> Status {
+    PINHOLE_CHECK(model.load());
+    const serve::ModelCard card = model.list().front();
+    fmt::print(stderr, "{}: context {} tokens{}; {} of anonymous memory, {} of weights mapped\n",
+               card.name, card.context_tokens, card.reads_pictures ? ", reads pictures" : "",
+               format_bytes(static_cast<uint64_t>(card.reserved_bytes)),
+               format_bytes(static_cast<uint64_t>(card.mapped_bytes)));
+    return {};
+  });
+}
+
+// The models of the settings file; pinned ones are loaded at once.
+Status serve_several(ServeOptions& options) {
+  serve::SwapRegistryOptions swap;
+  PINHOLE_TRY(swap.settings, read_settings(options.config));
+  swap.service = options.model.service;
+  if (!options.ram.empty())
+    swap.settings.ram_bytes = options.model.service.memory_bytes;
+  swap.usable_bytes = options.model.service.memory_bytes;
+  swap.log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+  // Requests that wait for a model hold a worker: some must be left for the others.
+  swap.settings.max_waiting = std::min(swap.settings.max_waiting, kMaxWaiting);
+  options.server.front.max_workers += static_cast<size_t>(swap.settings.max_waiting);
+  PINHOLE_TRY(const auto registry, serve::SwapRegistry::create(std::move(swap)));
+  for (const serve::RunningModel& model : registry->running().models)
+    fmt::print(stderr, "{}: {} planned\n", model.name,
+               format_bytes(static_cast<uint64_t>(model.planned_bytes)));
+  return serve_models(options, *registry, [&]() -> Status {
+    for (const ModelSettings& model : registry->settings().models) {
+      std::atomic<bool> gone{false};
+      if (!model.is_pinned)
+        continue;
+      if (const auto loaded = registry->load(model.name, {}, gone); !loaded)
+        fmt::print(stderr, "pinhole: {}\n", loaded.error().message);
+    }
+    return {};
+  });
+}
+
+int run(ServeOptions& options) {
+  Status status = complete(options);
+  if (status)
+    status = options.config.empty() ? serve_one(options) : serve_several(options);
+  return status ? kExitOk : report(status.error());
 }
 
 } // namespace
@@ -129,6 +155,7 @@ void add_serve(CLI::App& app, int& exit) {
   serve->footer("Examples:\n"
                 "  pinhole serve\n"
                 "  pinhole serve -m Qwen3-VL-2B-Q4_K_M.gguf --ctx 8192 --port 11434\n"
+                "  pinhole serve --config pinhole.toml\n"
                 "  curl -F prompt=\"What is the total on this receipt?\" -F image=@receipt.png \\\n"
                 "    http://127.0.0.1:8484/api/v1/analyze\n"
                 "The API: docs/serve.md. PINHOLE_API_KEY is a key when --api-key is not given.");
@@ -139,7 +166,8 @@ void add_serve(CLI::App& app, int& exit) {
                     "A .gguf file or a Hugging Face folder (default: bundled)");
   serve->add_option("--mmproj", o.model.mmproj,
                     "Picture projector of a .gguf (default: found beside it)");
-  serve->add_option("--config", o.config, "Settings file, pinhole.toml, with one model");
+  serve->add_option("--config", o.config,
+                    "Settings file, pinhole.toml: several models under one memory ceiling");
   serve->add_option("--name", o.model_name, "The model's name in the APIs (default: its file's)");
   serve->add_option("--alias", o.model.aliases, "Another name of it; may be repeated")
       ->allow_extra_args(false);

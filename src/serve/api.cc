@@ -1,5 +1,7 @@
 #include "serve/api.h"
 
+#include "serve/describe.h"
+
 #include <chrono>
 #include <ctime>
 #include <fmt/format.h>
@@ -51,7 +53,12 @@ ApiResult<std::shared_ptr<Job>> make_job(Api& api, GenerationRequest request, Ht
     return tl::unexpected<ApiError>(std::move(error));
   }
   auto job = std::make_shared<Job>();
-  PINHOLE_API(job->model, api.registry.acquire(request.model, keep, *http.gone));
+  PINHOLE_API(const ModelRoute route,
+              api.registry.route(request.model, !request.conversation.pictures.empty()));
+  if (!route.describes.empty())
+    PINHOLE_API_CHECK(describe_pictures(api, route, request.conversation, http));
+  PINHOLE_API(job->model, api.registry.acquire(route.answers, keep, *http.gone));
+  job->model_name = shown_model(api, route.answers);
   PINHOLE_API(job->generation, prepare(request, *job->model));
   job->gone = http.gone;
   job->metrics = &api.metrics;

@@ -2,6 +2,7 @@
 // a run.
 #pragma once
 
+#include "serve/exchange.h"
 #include "serve/generation.h"
 #include "serve/metrics.h"
 #include "serve/registry.h"
@@ -19,6 +20,7 @@ struct ApiOptions {
   FetchLimits fetch;
   int64_t max_waiting = 64; // requests for the model that wait, or are answered
   std::string version;
+  ExchangeLimits relay; // of requests to models in processes of their own
 };
 
 struct Api {
@@ -35,6 +37,7 @@ struct Api {
 // A model in use, a request that fits it, its run. Destroyed in the opposite order.
 struct Job {
   ModelUse model;
+  std::string model_name; // of the one that answers
   Generation generation;
   std::atomic<bool>* gone = nullptr;
   Metrics* metrics = nullptr;

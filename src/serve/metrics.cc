@@ -57,6 +57,7 @@ std::string Metrics::text(ModelRegistry& registry, const FrontStatus& front) con
     reserved += card.is_loaded ? card.reserved_bytes : 0;
     mapped += card.is_loaded ? card.mapped_bytes : 0;
   }
+  const RunningModels now = registry.running();
   const int64_t asked = processing;
   const int64_t running = registry.num_processing();
   const std::lock_guard lock(mutex_);
@@ -103,6 +104,10 @@ std::string Metrics::text(ModelRegistry& registry, const FrontStatus& front) con
     out +=
         fmt::format("pinhole_model_planned_bytes{{model=\"{}\"}} {}\n", label, card.reserved_bytes);
   }
+  gauge("pinhole_models_reserved_bytes", "What models have of the limit.", now.reserved_bytes);
+  gauge("pinhole_models_planned_bytes", "What the plans of models in memory have.",
+        now.planned_bytes);
+  counter("pinhole_model_evictions_total", "Times a model left to make room.", now.evictions);
   counter("pinhole_model_loads_total", "Times a model was loaded.", registry.num_loads());
   out += "# HELP pinhole_http_replies_total Replies by the hundreds of their status.\n"
          "# TYPE pinhole_http_replies_total counter\n";

@@ -74,12 +74,17 @@ Result<std::vector<Picture>> largest_pictures(const PictureSpec& spec,
   return out;
 }
 
-} // namespace
-
-Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
-                                                   const ServiceOptions& options) {
-  const Model& model = loaded.model;
+// How a service is laid out, from its options and the model's bounds.
+struct ServiceShape {
   Answerer::Limits limits;
+  PictureOptions pictures;
+  std::vector<Picture> planned; // for which there is room
+};
+
+Result<ServiceShape> service_shape(const LoadedModel& loaded, const ServiceOptions& options) {
+  const Model& model = loaded.model;
+  ServiceShape out;
+  Answerer::Limits& limits = out.limits;
   limits.context_tokens = options.context_tokens > 0
                               ? options.context_tokens
                               : std::min(kDefaultContext, model.context_length);
@@ -92,35 +97,56 @@ Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
   limits.chunk_tokens = std::min(options.chunk_tokens, limits.context_tokens);
   if (options.memory_bytes > 0)
     limits.memory_bytes = std::max<int64_t>(1, options.memory_bytes - options.grammar_bytes);
-  AnswerService::Options service;
-  service.max_queue = options.max_waiting;
-  PictureOptions pictures;
-  if (model.pictures) {
-    const PictureSpec& spec = *model.pictures;
-    pictures.limits.max_pixels = static_cast<uint64_t>(options.max_image_pixels);
-    pictures.max_tokens = options.max_image_tokens;
-    if (pictures.max_tokens == 0 && spec.square_px == 0) {
-      const int64_t side = spec.patch_size * spec.merge_size;
-      const int64_t own = spec.max_pixels / (side * side);
-      pictures.max_tokens = std::max<int64_t>(1, std::min(own, limits.context_tokens * 3 / 4));
-    }
-    PINHOLE_TRY(const std::vector<Picture> largest, largest_pictures(spec, pictures));
-    for (const Picture& picture : largest)
-      limits.max_patches = std::max(limits.max_patches, picture.grid.patches());
-    if (pictures.max_tokens > 0)
-      limits.max_patches =
-          std::max(limits.max_patches, pictures.max_tokens * spec.merge_size * spec.merge_size);
-    limits.feature_tokens = limits.context_tokens; // all pictures that a conversation can name
-    if (model.cache.has_cross()) {                 // of which each is one of its tokens
-      limits.feature_tokens =
-          std::max(limits.feature_tokens, kCachedPictures * largest.front().feature_tokens());
-    }
-    service.pictures.push_back(largest[0]);
+  if (!model.pictures)
+    return out;
+  const PictureSpec& spec = *model.pictures;
+  PictureOptions& pictures = out.pictures;
+  pictures.limits.max_pixels = static_cast<uint64_t>(options.max_image_pixels);
+  pictures.max_tokens = options.max_image_tokens;
+  if (pictures.max_tokens == 0 && spec.square_px == 0) {
+    const int64_t side = spec.patch_size * spec.merge_size;
+    const int64_t own = spec.max_pixels / (side * side);
+    pictures.max_tokens = std::max<int64_t>(1, std::min(own, limits.context_tokens * 3 / 4));
   }
-  service.limits = limits;
+  PINHOLE_TRY(out.planned, largest_pictures(spec, pictures));
+  for (const Picture& picture : out.planned)
+    limits.max_patches = std::max(limits.max_patches, picture.grid.patches());
+  if (pictures.max_tokens > 0)
+    limits.max_patches =
+        std::max(limits.max_patches, pictures.max_tokens * spec.merge_size * spec.merge_size);
+  limits.feature_tokens = limits.context_tokens; // all pictures that a conversation can name
+  if (model.cache.has_cross()) {                 // of which each is one of its tokens
+    limits.feature_tokens =
+        std::max(limits.feature_tokens, kCachedPictures * out.planned.front().feature_tokens());
+  }
+  out.planned.resize(1);
+  return out;
+}
+
+int64_t most_parallel(const Model& model, const ServiceOptions& options) {
+  if (options.parallel > 0)
+    return options.parallel;
+  return model.cache.has_cross() ? 1 : kDefaultParallel;
+}
+
+} // namespace
+
+Result<MemoryPlan> plan_service(const LoadedModel& loaded, const ServiceOptions& options) {
+  PINHOLE_TRY(const ServiceShape service, service_shape(loaded, options));
+  const SessionOptions session = service.limits.session_options(
+      loaded, service.planned, options.kernels, most_parallel(loaded.model, options));
+  return plan_memory(loaded.model, session.shape, options.kernels);
+}
+
+Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
+                                                   const ServiceOptions& options) {
+  PINHOLE_TRY(ServiceShape shape, service_shape(loaded, options));
+  AnswerService::Options service;
+  service.limits = shape.limits;
+  service.pictures = std::move(shape.planned);
+  service.max_queue = options.max_waiting;
   ServiceOptions chosen = options;
-  const int64_t most = model.cache.has_cross() ? 1 : kDefaultParallel;
-  chosen.parallel = options.parallel > 0 ? options.parallel : most;
+  chosen.parallel = most_parallel(loaded.model, options);
   while (true) {
     service.parallel = chosen.parallel;
     auto answers = AnswerService::create(loaded, service, options.kernels);
@@ -131,7 +157,7 @@ Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
     }
     if (!answers)
       return tl::unexpected(std::move(answers.error()));
-    return std::make_unique<ParallelService>(std::move(*answers), chosen, pictures);
+    return std::make_unique<ParallelService>(std::move(*answers), chosen, shape.pictures);
   }
 }
 

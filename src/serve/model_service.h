@@ -61,6 +61,9 @@ struct ServiceOptions {
 };
 inline constexpr int64_t kDefaultContext = 4096;
 
+// What make_service() would reserve where memory has no bound, without reserving anything.
+Result<MemoryPlan> plan_service(const LoadedModel& loaded, const ServiceOptions& options);
+
 // `loaded` must outlive the service.
 Result<std::unique_ptr<ModelService>> make_service(const LoadedModel& loaded,
                                                    const ServiceOptions& options);

@@ -137,9 +137,9 @@ HttpReply load_only(Api& api, const OllamaReply& reply, HttpRequest& http) {
   if (leaves && api.registry.find(reply.request.generation.model)) {
     api.registry.unload(reply.request.generation.model);
   } else {
-    const auto use = api.registry.acquire(reply.request.generation.model, keep, *http.gone);
-    if (!use)
-      return error_reply(use.error(), ApiStyle::kOllama);
+    const auto loaded = api.registry.load(reply.request.generation.model, keep, *http.gone);
+    if (!loaded)
+      return error_reply(loaded.error(), ApiStyle::kOllama);
   }
   Json line = reply.line("", true);
   line["done_reason"] = leaves ? "unload" : "load";

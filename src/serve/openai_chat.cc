@@ -252,8 +252,8 @@ ApiResult<OpenAiRequest> parse_chat(Api& api, HttpRequest& http) {
 ApiResult<HttpReply> answer_chat(Api& api, HttpRequest& http) {
   auto reply = std::make_shared<ChatReply>();
   PINHOLE_API(reply->request, parse_chat(api, http));
-  reply->model = shown_model(api, reply->request.generation.model);
   PINHOLE_API(reply->job, make_job(api, std::move(reply->request.generation), http));
+  reply->model = reply->job->model_name;
   reply->fingerprint = "pinhole-" + api.options.version;
   PINHOLE_API_CHECK(start_job(*reply->job));
   if (!reply->request.stream)

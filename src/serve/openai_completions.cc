@@ -107,10 +107,10 @@ ApiResult<HttpReply> answer_completion(Api& api, HttpRequest& http) {
   PINHOLE_API(const Json body, parse_body(http.body));
   auto reply = std::make_shared<CompletionReply>();
   PINHOLE_API(reply->request, parse_completion_request(body));
-  reply->model = shown_model(api, reply->request.generation.model);
   reply->fingerprint = "pinhole-" + api.options.version;
   reply->prompt = *reply->request.generation.raw_prompt;
   PINHOLE_API(reply->job, make_job(api, std::move(reply->request.generation), http));
+  reply->model = reply->job->model_name;
   PINHOLE_API_CHECK(start_job(*reply->job));
   if (reply->request.stream) {
     HttpReply out;

@@ -234,13 +234,13 @@ ApiResult<OpenAiRequest> parse_response(Api& api, HttpRequest& http) {
 ApiResult<HttpReply> answer_response(Api& api, HttpRequest& http) {
   auto reply = std::make_shared<ResponseReply>();
   PINHOLE_API(reply->request, parse_response(api, http));
-  reply->model = shown_model(api, reply->request.generation.model);
   for (const Json& tool : reply->request.generation.tools.tools) {
     Json flat = {{"type", "function"}, {"strict", false}};
     flat.update(tool["function"]);
     reply->tools.push_back(std::move(flat));
   }
   PINHOLE_API(reply->job, make_job(api, std::move(reply->request.generation), http));
+  reply->model = reply->job->model_name;
   PINHOLE_API_CHECK(start_job(*reply->job));
   if (!reply->request.stream) {
     return wait_and_reply(

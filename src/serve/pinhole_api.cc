@@ -1,14 +1,10 @@
 #include "serve/pinhole_api.h"
 
-#include "base/memory_limit.h"
 #include "serve/fields.h"
 #include "serve/forecast.h"
 #include "serve/openai_request.h"
 
-#include <algorithm>
 #include <fmt/format.h>
-#include <fstream>
-#include <iterator>
 
 namespace pinhole::serve {
 
@@ -17,7 +13,7 @@ namespace {
 constexpr size_t kMaxTokenizeBytes = 4 << 20;
 constexpr size_t kMaxDetokenizeIds = 1 << 20;
 
-HttpReply ok(const Json& body) {
+HttpReply json_reply(const Json& body) {
   HttpReply reply;
   reply.body = dump(body);
   return reply;
@@ -25,19 +21,6 @@ HttpReply ok(const Json& body) {
 
 HttpReply reply_or_error(ApiResult<HttpReply> reply) {
   return reply ? std::move(*reply) : error_reply(reply.error(), ApiStyle::kOpenAi);
-}
-
-// What of this process is in memory now, as Linux counts it (proc(5), status).
-struct ProcessMemory {
-  int64_t anonymous_bytes = 0;
-  int64_t file_bytes = 0; // pages of mapped files: weights, the program
-};
-
-ProcessMemory process_memory() {
-  std::ifstream file("/proc/self/status");
-  std::string text(std::istreambuf_iterator<char>(file), {});
-  std::replace(text.begin(), text.end(), '\t', ' '); // as /proc/meminfo has it
-  return {meminfo_bytes(text, "RssAnon").value_or(0), meminfo_bytes(text, "RssFile").value_or(0)};
 }
 
 // A text of the form: a field, or a file's content.
@@ -67,13 +50,12 @@ ApiResult<HttpReply> answer_form(Api& api, HttpRequest& http) {
   turn.text = prompt;
   request.conversation.turns.push_back(std::move(turn));
   request.max_tokens = 512;
-  const std::string model = shown_model(api, request.model);
   PINHOLE_API(auto job, make_job(api, std::move(request), http));
   PINHOLE_API_CHECK(start_job(*job));
   return wait_and_reply(
       job,
-      [job, model](const Answer& answer) {
-        return dump({{"model", model},
+      [job](const Answer& answer) {
+        return dump({{"model", job->model_name},
                      {"response", answer.text},
                      {"done", answer.finish == FinishReason::kStop},
                      {"prompt_tokens", answer.prompt_tokens},
@@ -89,8 +71,14 @@ ApiResult<HttpReply> plan_chat(Api& api, HttpRequest& http) {
   PINHOLE_API(const Json body, parse_body(http.body));
   PINHOLE_API(OpenAiRequest parsed, parse_chat_request(body, api.content_options(http)));
   GenerationRequest& request = parsed.generation;
-  const std::string name = shown_model(api, request.model);
-  PINHOLE_API(const ModelUse model, api.registry.acquire(request.model, {}, *http.gone));
+  PINHOLE_API(const ModelRoute route,
+              api.registry.route(request.model, !request.conversation.pictures.empty()));
+  if (!route.describes.empty()) {
+    return refuse(400, "the pictures are described by another model first; plan without them",
+                  "messages", "unsupported");
+  }
+  const std::string name = shown_model(api, route.answers);
+  PINHOLE_API(const ModelUse model, api.registry.acquire(route.answers, {}, *http.gone));
   PINHOLE_API(const Generation generation, prepare(request, *model));
   const SpeedPlan speed = forecaster.forecast(*model, generation);
   const MemoryPlan& plan = model->plan();
@@ -100,7 +88,7 @@ ApiResult<HttpReply> plan_chat(Api& api, HttpRequest& http) {
           : 0;
   const int64_t context = plan.shape.context_tokens;
   const ServiceStatus status = model->status();
-  return ok({{"model", name},
+  return json_reply({{"model", name},
              {"admitted", true},
              {"prompt_tokens", generation.prompt_tokens},
              {"picture_tokens", generation.picture_tokens},
@@ -153,7 +141,7 @@ ApiResult<HttpReply> tokenize_text(Api& api, HttpRequest& http) {
     else
       tokens.push_back(id);
   }
-  return ok({{"tokens", std::move(tokens)}, {"count", ids.size()}});
+  return json_reply({{"tokens", std::move(tokens)}, {"count", ids.size()}});
 }
 
 ApiResult<HttpReply> detokenize_ids(Api& api, HttpRequest& http) {
@@ -174,7 +162,7 @@ ApiResult<HttpReply> detokenize_ids(Api& api, HttpRequest& http) {
                     "invalid_value");
     ids.push_back(id.get<TokenId>());
   }
-  return ok({{"content", tokenizer.decode(ids, false)}});
+  return json_reply({{"content", tokenizer.decode(ids, false)}});
 }
 
 } // namespace
@@ -210,40 +198,6 @@ HttpReply metrics_page(Api& api, HttpRequest&) {
   reply.content_type = "text/plain; version=0.0.4";
   reply.body = api.metrics.text(api.registry, api.front_status());
   return reply;
-}
-
-HttpReply running(Api& api, HttpRequest&) {
-  const bool is_ready = api.registry.is_ready();
-  const std::string default_name = api.registry.default_name();
-  Json models = Json::array();
-  int64_t reserved = 0, mapped = 0;
-  for (const ModelCard& card : api.registry.list()) {
-    const bool is_loading = !card.is_loaded && !is_ready && card.name == default_name;
-    reserved += card.is_loaded ? card.reserved_bytes : 0;
-    mapped += card.is_loaded ? card.mapped_bytes : 0;
-    models.push_back(
-        {{"name", card.name},
-         {"phase", card.is_loaded ? "loaded"
-                   : is_loading   ? "loading"
-                                  : "unloaded"},
-         {"reserved_bytes", card.reserved_bytes},
-         {"mapped_bytes", card.mapped_bytes},
-         {"context_tokens", card.context_tokens},
-         {"expires_in_s", card.expires_in ? Json(card.expires_in->count() / 1000) : Json()}});
-  }
-  const int64_t processing = api.registry.num_processing();
-  const ProcessMemory process = process_memory();
-  return ok({{"models", std::move(models)},
-             {"memory_bytes",
-              {{"reserved", reserved},
-               {"mapped", mapped},
-               {"limit", api.registry.limit_bytes()},
-               {"process_anonymous", process.anonymous_bytes},
-               {"process_file", process.file_bytes}}},
-             {"queue",
-              {{"processing", processing},
-               {"waiting", std::max<int64_t>(0, api.metrics.processing - processing)}}},
-             {"version", api.options.version}});
 }
 
 } // namespace pinhole::serve

@@ -1,4 +1,4 @@
-// pinhole's own endpoints: analyze, plan, health, metrics, running, tokenize.
+// pinhole's own endpoints: analyze, plan, health, metrics, tokenize.
 #pragma once
 
 #include "serve/api.h"
@@ -14,7 +14,5 @@ HttpReply health(Api& api, HttpRequest& http);
 HttpReply metrics_page(Api& api, HttpRequest& http);
 HttpReply tokenize(Api& api, HttpRequest& http);
 HttpReply detokenize(Api& api, HttpRequest& http);
-// Models and their phases; memory: planned, used, the limit.
-HttpReply running(Api& api, HttpRequest& http);
 
 } // namespace pinhole::serve

@@ -1,86 +1,26 @@
 #include "serve/registry.h"
 
-#include "base/sha256.h"
-#include "quant/formats.h"
-
 #include <algorithm>
-#include <filesystem>
 #include <fmt/format.h>
-#include <map>
-#include <system_error>
 
 namespace pinhole::serve {
 
-namespace {
-
-namespace fs = std::filesystem;
-
-std::string name_from_path(const std::string& path) {
-  fs::path clean = fs::path(path).lexically_normal();
-  if (!clean.has_filename())
-    clean = clean.parent_path();
-  return clean.extension() == ".gguf" ? clean.stem().string() : clean.filename().string();
+ApiResult<ModelRoute> ModelRegistry::route(std::string_view name, bool) {
+  ModelRoute out;
+  out.answers = name;
+  return out;
 }
 
-// The element type that most bytes of the text part have.
-std::string main_type(const ModelFile& file) {
-  std::map<std::string, uint64_t> bytes;
-  for (const Tensor& tensor : file.tensors())
-    bytes[std::string(format_info(tensor.format).name)] += tensor.bytes;
-  const auto most = std::max_element(
-      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most == bytes.end() ? std::string() : most->first;
+ApiResult<ExternalUse> ModelRegistry::acquire_external(std::string_view, const KeepAlive&,
+                                                       std::atomic<bool>&) {
+  return refuse(400, "no model here is in a process of its own", "model");
 }
 
-std::string template_text(const ModelFile& file) {
-  if (file.container() == Container::kHuggingFace)
-    return file.chat_template().value_or(std::string());
-  const auto text = file.gguf().string("tokenizer.chat_template");
-  return text ? std::string(*text) : std::string();
+ApiResult<void> ModelRegistry::load(std::string_view name, const KeepAlive& keep,
+                                    std::atomic<bool>& gone) {
+  PINHOLE_API_CHECK(acquire(name, keep, gone));
+  return {};
 }
-
-// What there is to tell of a model's files.
-ModelCard describe(const LoadedModel& loaded, const SingleModelOptions& options) {
-  ModelCard card;
-  const Model& model = loaded.model;
-  card.name = options.name;
-  card.aliases = options.aliases;
-  card.family = model.family;
-  card.title = model.name;
-  card.quantisation = main_type(loaded.files.text);
-  card.model_context_tokens = model.context_length;
-  card.hidden_size = model.hidden_size;
-  card.layers = model.cache.layers;
-  card.reads_pictures = model.pictures.has_value();
-  card.knows_tools = template_knows_tools(loaded);
-  card.chat_template = template_text(loaded.files.text);
-  Sha256 hash;
-  hash.update(card.name.data(), card.name.size());
-  const auto add = [&](const ModelFile& file) {
-    for (const Tensor& tensor : file.tensors())
-      card.parameters += tensor.elements();
-    for (const MappedFile& part : file.parts()) {
-      std::error_code error;
-      const auto time = fs::last_write_time(part.path(), error);
-      const int64_t seconds = error ? 0
-                                    : std::chrono::duration_cast<std::chrono::seconds>(
-                                          std::chrono::file_clock::to_sys(time).time_since_epoch())
-                                          .count();
-      card.modified_s = std::max(card.modified_s, seconds);
-      const auto bytes = static_cast<int64_t>(part.bytes().size());
-      card.file_bytes += bytes;
-      const int64_t facts[] = {bytes, seconds};
-      hash.update(facts, sizeof facts);
-    }
-  };
-  add(loaded.files.text);
-  if (loaded.files.projector)
-    add(*loaded.files.projector);
-  card.digest = to_hex(hash.finish());
-  return card;
-}
-
-} // namespace
 
 struct SingleModel::Loaded {
   std::unique_ptr<LoadedModel> model;
@@ -107,7 +47,7 @@ Status SingleModel::load() {
   const Status status = [&]() -> Status {
     PINHOLE_TRY(loaded->model, load_model(options_.path, options_.mmproj));
     PINHOLE_TRY(loaded->service, make_service(*loaded->model, options_.service));
-    card = describe(*loaded->model, options_);
+    card = describe_model(*loaded->model, options_.name, options_.aliases);
     card.context_tokens = loaded->service->plan().shape.context_tokens;
     card.reserved_bytes = loaded->service->reserved_bytes();
     card.mapped_bytes = loaded->service->plan().mapped_bytes;
@@ -157,7 +97,7 @@ std::optional<ModelCard> SingleModel::find(std::string_view name) {
 }
 
 ApiResult<ModelUse> SingleModel::acquire(std::string_view name, const KeepAlive& keep,
-                                         const std::atomic<bool>& gone) {
+                                         std::atomic<bool>& gone) {
   if (!answers_to(name)) {
     return refuse(404,
                   fmt::format("there is no model '{}' here; there is '{}'", name.substr(0, 100),
@@ -233,6 +173,29 @@ std::string SingleModel::default_name() { return options_.name; }
 uint64_t SingleModel::num_loads() {
   const std::lock_guard lock(mutex_);
   return loads_;
+}
+
+RunningModels SingleModel::running() {
+  const ModelCard card = list().front();
+  RunningModels out;
+  out.limit_bytes = limit_bytes();
+  RunningModel model;
+  model.name = card.name;
+  model.planned_bytes = card.reserved_bytes + card.mapped_bytes;
+  if (const auto loaded = held()) {
+    model.reserved_bytes = out.reserved_bytes = card.reserved_bytes + card.mapped_bytes;
+    model.mapped_bytes = card.mapped_bytes;
+    out.planned_bytes = model.planned_bytes;
+    const ServiceStatus status = loaded->service->status();
+    model.in_flight = status.processing;
+    model.waiting = status.waiting;
+    model.expires_in = card.expires_in;
+  }
+  const std::lock_guard lock(mutex_);
+  model.phase = loaded_ ? "ready" : loading_ || !was_loaded_ ? "loading" : "absent";
+  out.swaps = loads_;
+  out.models.push_back(std::move(model));
+  return out;
 }
 
 void SingleModel::tick() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "serve/api_error.h"
+#include "serve/model_card.h"
 #include "serve/model_service.h"
 
 #include <chrono>
@@ -17,26 +18,6 @@
 
 namespace pinhole::serve {
 
-// What may be told of a model: no path.
-struct ModelCard {
-  std::string name;
-  std::vector<std::string> aliases;
-  std::string family, title, quantisation; // as the files say
-  int64_t parameters = 0;
-  int64_t file_bytes = 0;
-  int64_t context_tokens = 0, model_context_tokens = 0;
-  int64_t hidden_size = 0, layers = 0;
-  bool reads_pictures = false;
-  bool knows_tools = false; // its chat template does
-  std::string digest;       // of name, sizes and times of its files: the same file, the same digest
-  int64_t modified_s = 0;   // since 1970
-  std::string chat_template;
-
-  bool is_loaded = false;
-  int64_t reserved_bytes = 0, mapped_bytes = 0;
-  std::optional<std::chrono::milliseconds> expires_in; // when it is unloaded; nothing: never
-};
-
 // The right to use a loaded model, until the last copy is gone.
 using ModelUse = std::shared_ptr<ModelService>;
 
@@ -46,6 +27,45 @@ struct KeepAlive {
   std::optional<std::chrono::milliseconds> time; // nothing: for ever
 };
 
+// Which models a request needs, one after the other.
+struct ModelRoute {
+  std::string answers;
+  bool is_external = false; // it answers in a process of its own
+  // First: its descriptions of the pictures stand in their places; empty: none are made.
+  std::string describes;
+  bool describer_is_external = false;
+  std::string describe_prompt;
+};
+
+// The right to use a model in a process of its own, until the last copy is gone.
+struct ExternalUse {
+  std::string address; // "http://127.0.0.1:8081"
+  std::string model;   // what its server calls the model
+  bool always_named = false;
+  std::shared_ptr<void> hold;
+  std::function<bool()> is_lost; // it ended, or is cut off
+};
+
+// A model as it is now. `phase`: absent, loading, ready, draining, unloading.
+struct RunningModel {
+  std::string name;
+  std::string phase;
+  bool is_external = false;
+  // Set aside for it; of that, mapped weights; what its plan says, in memory or not.
+  int64_t reserved_bytes = 0, mapped_bytes = 0, planned_bytes = 0;
+  int64_t in_flight = 0, waiting = 0;
+  std::optional<std::chrono::milliseconds> expires_in; // nothing: never
+  std::string error;                                   // of its last failure
+};
+
+struct RunningModels {
+  // `reserved_bytes`: all that must not be given to others now; `planned_bytes`: what the plans of
+  // models in memory have.
+  int64_t limit_bytes = 0, reserved_bytes = 0, planned_bytes = 0;
+  uint64_t swaps = 0, evictions = 0;
+  std::vector<RunningModel> models;
+};
+
 class ModelRegistry {
  public:
   virtual ~ModelRegistry() = default;
@@ -53,8 +73,17 @@ class ModelRegistry {
   // By name or alias, "name:latest" as well; empty: the default. Nothing: there is none.
   virtual std::optional<ModelCard> find(std::string_view name) = 0;
   // Waits until the model is loaded; ends early when `gone` is set.
+  // Sets it, too, when the model is cut off while it is used. A model in a process of its own is
+  // an error.
   virtual ApiResult<ModelUse> acquire(std::string_view name, const KeepAlive& keep,
-                                      const std::atomic<bool>& gone) = 0;
+                                      std::atomic<bool>& gone) = 0;
+  virtual ApiResult<ModelRoute> route(std::string_view name, bool has_pictures);
+  virtual bool has_externals() { return false; }
+  virtual ApiResult<ExternalUse> acquire_external(std::string_view name, const KeepAlive& keep,
+                                                  std::atomic<bool>& gone);
+  // Waits until the model is there, whatever runs it.
+  virtual ApiResult<void> load(std::string_view name, const KeepAlive& keep,
+                               std::atomic<bool>& gone);
   virtual void unload(std::string_view name) = 0; // when nobody uses it any more
   virtual bool is_ready() = 0;                    // the default model is loaded, or can be
   virtual bool is_advancing() = 0;
@@ -62,7 +91,8 @@ class ModelRegistry {
   virtual uint64_t num_loads() = 0;
   virtual int64_t num_processing() = 0; // requests that models work on now
   virtual int64_t limit_bytes() = 0;    // of all models together; 0: none
-  virtual void tick() {}                // about once a second
+  virtual RunningModels running() = 0;
+  virtual void tick() {} // about once a second
 };
 
 struct SingleModelOptions {
@@ -83,7 +113,8 @@ class SingleModel : public ModelRegistry {
   std::vector<ModelCard> list() override;
   std::optional<ModelCard> find(std::string_view name) override;
   ApiResult<ModelUse> acquire(std::string_view name, const KeepAlive& keep,
-                              const std::atomic<bool>& gone) override;
+                              std::atomic<bool>& gone) override;
+  RunningModels running() override;
   void unload(std::string_view name) override;
   bool is_ready() override;
   bool is_advancing() override;

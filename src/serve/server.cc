@@ -4,8 +4,19 @@
 #include "serve/openai.h"
 #include "serve/page.h"
 #include "serve/pinhole_api.h"
+#include "serve/relay.h"
+#include "serve/running.h"
 
 namespace pinhole::serve {
+
+namespace {
+
+// Paths that servers of models have as well.
+bool is_relayed(std::string_view path) {
+  return path == "/v1/chat/completions" || path == "/v1/completions" || path == "/v1/responses";
+}
+
+} // namespace
 
 std::vector<HttpRoute> make_routes(Api& api) {
   using Handle = HttpReply (*)(Api&, HttpRequest&);
@@ -17,10 +28,10 @@ std::vector<HttpRoute> make_routes(Api& api) {
   constexpr Row kRows[] = {
       {"GET", "/", page},
       {"GET", "/page/*", page_file},
-      {"GET", "/running", running},
       {"GET", "/health", health},
       {"GET", "/v1/health", health},
       {"GET", "/metrics", metrics_page},
+      {"GET", "/running", running},
       {"POST", "/tokenize", tokenize},
       {"POST", "/detokenize", detokenize},
       {"POST", "/v1/plan", plan_request},
@@ -40,11 +51,14 @@ std::vector<HttpRoute> make_routes(Api& api) {
   };
   std::vector<HttpRoute> routes;
   for (const Row& row : kRows) {
-    routes.push_back({row.method, row.path, [&api, handle = row.handle](HttpRequest& request) {
-                        HttpReply reply = handle(api, request);
-                        api.metrics.add_reply(reply.status);
-                        return reply;
-                      }});
+    routes.push_back(
+        {row.method, row.path,
+         [&api, handle = row.handle, passes = is_relayed(row.path)](HttpRequest& request) {
+           auto relayed = passes ? relay_external(api, request) : std::nullopt;
+           HttpReply reply = relayed ? std::move(*relayed) : handle(api, request);
+           api.metrics.add_reply(reply.status);
+           return reply;
+         }});
   }
   return routes;
 }

@@ -131,9 +131,9 @@ const failed = await run({
     await page.getByRole("button", { name: `Load ${model}`, exact: true }).click();
     await page.getByRole("button", { name: `Unload ${model}` }).waitFor();
     const state = await (await fetch(server.url + "/running")).json();
-    assert.equal(state.models[0].phase, "loaded");
-    assert.ok(state.memory_bytes.reserved > 0 && state.memory_bytes.limit > state.memory_bytes.reserved);
-    assert.ok(state.memory_bytes.process_anonymous > 0);
+    assert.equal(state.models[0].phase, "ready");
+    assert.ok(state.reserved_bytes > 0 && state.limit_bytes > state.reserved_bytes);
+    assert.ok(state.rss_anon_bytes > 0);
     assert.match(await planned(), /MiB$/);
     assert.match(await page.getAttribute("#bar", "aria-label"), /Used .*, planned .*, ceiling/);
     await close();

@@ -432,16 +432,21 @@ TEST_F(ServerTest, Running) {
   load(-1);
   const Json loaded = parse(get("/running").body);
   EXPECT_EQ(loaded["models"][0]["name"], kName);
-  EXPECT_EQ(loaded["models"][0]["phase"], "loaded");
-  EXPECT_EQ(loaded["models"][0]["context_tokens"], kContext);
-  EXPECT_EQ(loaded["memory_bytes"]["reserved"], model_->list().front().reserved_bytes);
-  EXPECT_GT(loaded["memory_bytes"]["process_anonymous"], 0);
-  EXPECT_GT(loaded["memory_bytes"]["process_file"], 0);
-  EXPECT_EQ(loaded["queue"], (Json{{"processing", 0}, {"waiting", 0}}));
+  const ModelCard card = model_->list().front();
+  EXPECT_EQ(loaded["models"][0]["phase"], "ready");
+  EXPECT_EQ(loaded["models"][0]["mapped_bytes"], card.mapped_bytes);
+  EXPECT_EQ(loaded["models"][0]["reserved_bytes"], card.reserved_bytes + card.mapped_bytes);
+  EXPECT_EQ(loaded["models"][0]["in_flight"], 0);
+  EXPECT_EQ(loaded["models"][0]["waiting"], 0);
+  EXPECT_TRUE(loaded["models"][0]["expires_in_ms"].is_null());
+  EXPECT_EQ(loaded["reserved_bytes"], loaded["models"][0]["reserved_bytes"]);
+  EXPECT_GT(loaded["rss_anon_bytes"], 0);
+  EXPECT_GE(loaded["swaps"], 1);
   load(0);
   const Json unloaded = parse(get("/running").body);
-  EXPECT_EQ(unloaded["models"][0]["phase"], "unloaded");
-  EXPECT_EQ(unloaded["memory_bytes"]["reserved"], 0);
+  EXPECT_EQ(unloaded["models"][0]["phase"], "absent");
+  EXPECT_EQ(unloaded["models"][0]["planned_bytes"], loaded["models"][0]["planned_bytes"]);
+  EXPECT_EQ(unloaded["reserved_bytes"], 0);
   load(-1);
 }
 

@@ -14,7 +14,8 @@ let models = [];
 let conversation = fresh();
 let pending = []; // pictures of the next question
 let answering = null; // AbortController of the answer in the making
-let isLoaded = false;
+const NOT_LOADED = "The model is not loaded. Asking loads it.";
+let noCost = NOT_LOADED; // why none is told; empty: it is
 
 function fresh() {
   return { id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, time: Date.now(), model: "", turns: [] };
@@ -45,10 +46,9 @@ async function messages(turns, sizes) {
 const cost = new Cost({
   model,
   pictures: allPictures,
-  nothing: () => (isLoaded ? "Add a picture or type, and this says what it will cost."
-    : "The model is not loaded. Asking loads it."),
+  nothing: () => noCost || "Add a picture or type, and this says what it will cost.",
   async makeBody(sizes) {
-    if (!isLoaded || answering || (pending.length === 0 && question.value.trim() === "")) return null;
+    if (noCost || answering || (pending.length === 0 && question.value.trim() === "")) return null;
     const turns = [...conversation.turns, { role: "user", text: question.value.trim() || "?", pictures: pending }];
     return { model: model(), messages: await messages(turns, sizes) };
   },
@@ -128,7 +128,8 @@ function progressWords(progress) {
 }
 
 function numbersOf(end) {
-  if (!end.timings) return "";
+  // Another program's server may tell less.
+  if (end.timings?.first_token_ms === undefined || !end.usage?.prompt_tokens_details) return "";
   const { timings, usage } = end;
   const parts = [plural(usage.prompt_tokens, "token") + ` read, ${usage.prompt_tokens_details.image_tokens} of pictures`,
     `first word after ${seconds(timings.first_token_ms / 1000)}`];
@@ -295,6 +296,13 @@ function history() {
   });
 }
 
+function modelChanged() {
+  drawBusy();
+  noCost = NOT_LOADED; // until its phase is known
+  cost.changed();
+  memory.look();
+}
+
 // Another conversation, or a new one.
 function show(other) {
   if (answering) return;
@@ -302,7 +310,10 @@ function show(other) {
   pending = [];
   conversation = other ?? fresh();
   for (const turn of conversation.turns) turn.pictures.forEach(showable);
-  if (models.some((entry) => entry.id === conversation.model)) $("model").value = conversation.model;
+  if (conversation.model !== model() && models.some((entry) => entry.id === conversation.model)) {
+    $("model").value = conversation.model;
+    modelChanged();
+  }
   hideProblem();
   say("");
   drawConversation();
@@ -330,11 +341,7 @@ $("error-close").addEventListener("click", () => {
   hideProblem();
   question.focus();
 });
-$("model").addEventListener("change", () => {
-  drawBusy();
-  memory.look();
-  cost.changed();
-});
+$("model").addEventListener("change", modelChanged);
 
 $("theme").value = document.documentElement.dataset.theme ?? "auto";
 $("theme").addEventListener("change", () => {
@@ -365,22 +372,25 @@ onKeyNeeded((wasWrong) => new Promise((resolve) => {
 
 async function loadModels() {
   models = await listModels();
+  const chosen = model();
   const name = (entry) => (entry.architecture.input_modalities.includes("image") ? entry.id : `${entry.id} (text only)`);
   $("model").replaceChildren(...models.map((entry) => element("option", { value: entry.id }, name(entry))));
+  if (models.some((entry) => entry.id === chosen)) $("model").value = chosen;
   drawBusy();
 }
 
 const memory = watchMemory((state) => {
-  const now = state?.models.find((entry) => entry.name === model())?.phase;
-  const loaded = now === "loaded";
-  if (loaded === isLoaded) return;
-  isLoaded = loaded;
-  if (loaded) {
+  const now = state?.models.find((entry) => entry.name === model());
+  const before = noCost;
+  noCost = now?.is_external ? "A server of its own answers for this model: what that costs is not known."
+    : now?.phase === "ready" ? "" : now?.phase === "loading" ? "The model is being loaded." : NOT_LOADED;
+  if (noCost === before) return;
+  if (noCost === "") {
     cost.changed();
     // What the model can do is known once it has been loaded.
     loadModels().catch(showProblem);
   } else if (now) {
-    cost.say(now === "loading" ? "The model is being loaded." : "The model is not loaded. Asking loads it.");
+    cost.say(noCost);
   }
 }, showProblem);
 

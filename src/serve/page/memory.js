@@ -4,7 +4,10 @@ import { element, numbers } from "./dom.js";
 import { bytes, count } from "./words.js";
 
 const EVERY_MS = 2000;
-const PHASES = { loaded: "loaded", loading: "is being loaded", unloaded: "not loaded" };
+const PHASES = {
+  absent: "not loaded", loading: "is being loaded", ready: "loaded", draining: "answers, then leaves",
+  unloading: "is being unloaded",
+};
 
 const bar = document.getElementById("bar");
 const models = document.getElementById("models");
@@ -42,32 +45,34 @@ export function watchMemory(onState, onProblem) {
 }
 
 function draw(state, change) {
-  const memory = state.memory_bytes;
-  const scale = memory.limit || Math.max(memory.reserved, memory.process_anonymous, 1);
+  const { limit_bytes: limit, reserved_bytes: reserved, rss_anon_bytes: used } = state;
+  const sum = (field) => state.models.reduce((all, model) => all + model[field], 0);
+  const scale = limit || Math.max(reserved, used, 1);
   const share = (value) => `${Math.min(100, Math.max(value > 0 ? 1 : 0, (100 * value) / scale))}%`;
-  document.getElementById("bar-planned").style.width = share(memory.reserved);
-  document.getElementById("bar-used").style.width = share(memory.process_anonymous);
-  const ceiling = memory.limit ? bytes(memory.limit) : "none";
+  document.getElementById("bar-planned").style.width = share(reserved);
+  document.getElementById("bar-used").style.width = share(used);
+  const ceiling = limit ? bytes(limit) : "none";
   bar.setAttribute("aria-label",
-    `Used ${bytes(memory.process_anonymous)}, planned ${bytes(memory.reserved)}, ceiling ${ceiling}`);
+    `Used ${bytes(used)}, planned ${bytes(reserved)}, ceiling ${ceiling}`);
   numbers(document.getElementById("memory"), [
-    ["Used now", bytes(memory.process_anonymous), "used"],
-    ["Planned for loaded models", bytes(memory.reserved), "planned"],
+    ["Used now, beside weights", bytes(used), "used"],
+    ["Planned for loaded models", bytes(reserved), "planned"],
+    ["of that, weights mapped from files", bytes(sum("mapped_bytes"))],
     ["Ceiling", ceiling],
-    ["Weights, mapped from files", bytes(memory.mapped)],
-    ...(state.queue.waiting ? [["Questions that wait", count(state.queue.waiting)]] : []),
+    ...(sum("waiting") ? [["Questions that wait", count(sum("waiting"))]] : []),
   ]);
-  const shown = JSON.stringify(state.models.map((model) => [model.name, model.phase, model.reserved_bytes]));
+  const shown = JSON.stringify(state.models.map((model) => [model.name, model.phase, model.planned_bytes, model.error]));
   if (shown === drawnModels) return; // keeps the focus where it is
   drawnModels = shown;
   models.replaceChildren(...state.models.map((model) => {
-    const isLoaded = model.phase === "loaded";
-    const button = element("button", { type: "button", disabled: model.phase === "loading" }, isLoaded ? "Unload" : "Load");
+    const isLoaded = model.phase === "ready";
+    const button = element("button", { type: "button", disabled: !isLoaded && model.phase !== "absent" }, isLoaded ? "Unload" : "Load");
     button.dataset.model = model.name;
     button.setAttribute("aria-label", `${button.textContent} ${model.name}`);
     button.addEventListener("click", () => change(model.name, !isLoaded, button));
-    const needs = model.reserved_bytes ? `, ${bytes(model.reserved_bytes)} planned` : "";
+    const needs = model.planned_bytes ? `, ${bytes(model.planned_bytes)} planned` : "";
+    const failure = model.error && !isLoaded ? [element("small", {}, `Last time: ${model.error}`)] : [];
     return element("li", {},
-      element("span", { className: "name" }, model.name, element("small", {}, PHASES[model.phase] + needs)), button);
+      element("span", { className: "name" }, model.name, element("small", {}, PHASES[model.phase] + needs), ...failure), button);
   }));
 }
