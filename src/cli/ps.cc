@@ -2,7 +2,6 @@
 #include "base/units.h"
 #include "cli/common.h"
 #include "cli/server_client.h"
-#include "file/printable.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -22,7 +21,7 @@ int64_t number(const Json& object, const char* key) {
 
 std::string text(const Json& object, const char* key) {
   const Json* const value = json_find(object, key);
-  return value != nullptr && value->is_string() ? printable(value->get<std::string>(), 200)
+  return value != nullptr && value->is_string() ? harmless(value->get<std::string>(), 200)
                                                 : std::string();
 }
 

@@ -1,9 +1,9 @@
 #include "cli/server_client.h"
 
 #include "cli/common.h"
-#include "file/printable.h"
 #include "serve/exchange.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <fmt/format.h>
 
@@ -18,11 +18,30 @@ std::string message_of(const Json& reply, int status) {
   const Json* const error = json_find(reply, "error");
   const Json* const inner = error == nullptr ? nullptr : json_find(*error, "message");
   const Json* const text = inner == nullptr ? error : inner;
-  return text != nullptr && text->is_string() ? printable(text->get<std::string>(), 1000)
+  return text != nullptr && text->is_string() ? harmless(text->get<std::string>(), 1000)
                                               : fmt::format("HTTP {}", status);
 }
 
 } // namespace
+
+std::string harmless(std::string_view text, size_t max_bytes) {
+  const auto byte_at = [&](size_t at) {
+    return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u;
+  };
+  size_t end = std::min(text.size(), max_bytes);
+  while (end > 0 && (byte_at(end) & 0xC0) == 0x80) // within a character
+    --end;
+  std::string out;
+  for (size_t at = 0; at < end; ++at) {
+    const unsigned byte = byte_at(at);
+    const bool is_c1 = byte == 0xC2 && byte_at(at + 1) < 0xA0; // U+0080 to U+009F
+    if (byte < 0x20 || byte == 0x7F || is_c1)
+      out += fmt::format("\\x{:02x}", byte);
+    else
+      out += text[at];
+  }
+  return end < text.size() ? out + "..." : out;
+}
 
 void ServerOptions::add_to(CLI::App& app) {
   app.add_option("--url", url, "Where the server listens")->capture_default_str();

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <string_view>
 
 namespace pinhole::cli {
 
@@ -19,6 +20,9 @@ struct ServerOptions {
 // What the server answers, as JSON; an error that it answers with is one here. Ends on Ctrl-C.
 Result<Json> ask_server(const ServerOptions& server, const std::string& method,
                         const std::string& path, const Json& body = nullptr);
+
+// What a server said, for a terminal: control characters as \xNN, at most `max_bytes` of it.
+std::string harmless(std::string_view text, size_t max_bytes);
 
 // The subcommands that ask it.
 void add_load(CLI::App& app, int& exit);

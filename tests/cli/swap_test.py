@@ -17,7 +17,8 @@ class Swap(Case):
             [PROGRAM, "serve", "--config", path, "--port", "0", "--ctx", "512"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
         line = self.server.stdout.readline()
-        self.assertTrue(line.startswith("listening on http://"), line + self.stop())
+        if not line.startswith("listening on http://"):
+            self.fail(line + self.stop())
         self.url = line.split()[-1]
 
     def stop(self):
@@ -63,8 +64,9 @@ class Swap(Case):
         self.assertEqual(self.phases(), {"eyes": "ready", "words": "absent"})
         lines = self.succeed("ps", "--url", self.url).out.splitlines()
         eyes = next(line for line in lines if line.startswith("eyes"))
-        self.assertIn("ready", eyes)
-        self.assertIn("stays", eyes)
+        self.assertEqual(eyes.split()[:2], ["eyes", "ready"])
+        self.assertTrue(eyes.endswith("stays"), eyes)
+        self.assertNotIn("failure", "".join(lines))
         self.succeed("stop", "eyes", "--url", self.url)
         self.wait_for("eyes", "absent")
         self.stop()
