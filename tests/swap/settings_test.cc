@@ -59,7 +59,7 @@ TEST(Settings, the_documented_example) {
   EXPECT_THAT(big.aliases, ElementsAre("gpt-4o", "big"));
 
   const ModelSettings& eyes = settings->models[1];
-  EXPECT_EQ(eyes.source, "hf:Qwen/Qwen3-VL-4B-Instruct-GGUF:Q4_K_M");
+  EXPECT_EQ(eyes.source, "/models/Qwen3-VL-4B-Instruct-Q4_K_M.gguf");
   EXPECT_EQ(eyes.role, ModelRole::kVision);
   EXPECT_TRUE(eyes.is_pinned);
   EXPECT_EQ(eyes.ttl_ms, 600'000);
