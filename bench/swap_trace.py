@@ -87,10 +87,12 @@ def ask(url, model, content, tokens):
 
 def predicted_load(pinhole, path, context):
     """Seconds until the weights and the reserved memory have been touched, by the plan."""
-    run = subprocess.run(
-        [pinhole, "plan", path, "--json", "--ctx", str(context)], capture_output=True, text=True, check=False
-    )
-    if run.returncode != 0:
+    command = [pinhole, "plan", path, "--json", "--ctx", str(context)]
+    for extra in ([], ["--image", "none"]):  # the latter: it has no vision part
+        run = subprocess.run(command + extra, capture_output=True, text=True, check=False)
+        if run.returncode == 0:
+            break
+    else:
         return None
     speed = json.loads(run.stdout).get("speed") or {}
     return speed.get("map_seconds", 0) + speed.get("touch_seconds", 0)
