@@ -14,7 +14,8 @@ constexpr std::chrono::minutes kMomentAge{5};
 void Forecaster::renew(const ModelService& service) {
   const auto now = std::chrono::steady_clock::now();
   const bool is_idle = service.status().processing == 0;
-  if (measured_for_ == &service.loaded() && (now - measured_at_ < kMomentAge || !is_idle))
+  const std::string& file = service.loaded().files.text.parts().front().path();
+  if (measured_for_ == file && (now - measured_at_ < kMomentAge || !is_idle))
     return;
   const KernelChoice& kernels = service.kernels();
   const Model& model = service.loaded().model;
@@ -29,7 +30,7 @@ void Forecaster::renew(const ModelService& service) {
     (void)save_rates(rates_); // forecasts do not need the file
   }
   measure_moment(model.text, nullptr, kernels, threads, rates_);
-  measured_for_ = &service.loaded();
+  measured_for_ = file;
   measured_at_ = std::chrono::steady_clock::now();
 }
 

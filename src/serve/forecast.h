@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <mutex>
+#include <string>
 
 namespace pinhole::serve {
 
@@ -20,8 +21,8 @@ class Forecaster {
  private:
   void renew(const ModelService& service);
 
-  std::mutex mutex_; // one measures, others wait
-  const LoadedModel* measured_for_ = nullptr;
+  std::mutex mutex_;         // one measures, others wait
+  std::string measured_for_; // the model's file
   std::chrono::steady_clock::time_point measured_at_;
   KernelRates rates_;
 };

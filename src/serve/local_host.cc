@@ -111,9 +111,7 @@ Result<MemoryBytes> LocalHost::load(uint64_t generation, const MemoryBytes& rese
   Account::of_process().add(this, ledger_bytes(plan, service) - plan.mapped_bytes, mapped_files_);
   PINHOLE_TRY(loaded->service, make_service(*loaded->model, service));
   const ModelService& made = *loaded->service;
-  const int64_t mapped =
-      made.residency().streams() ? made.residency().resident_bytes : made.plan().mapped_bytes;
-  const MemoryBytes used{made.reserved_bytes() + mapped + service.grammar_bytes, 0};
+  const MemoryBytes used{made.reserved_bytes() + mapped_bytes(made) + service.grammar_bytes, 0};
   if (used.ram > reserved.ram) {
     return fail(ErrorCode::kTooLarge,
                 fmt::format("it takes {}, {} are reserved for it",

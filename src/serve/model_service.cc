@@ -131,6 +131,11 @@ int64_t most_parallel(const Model& model, const ServiceOptions& options) {
 
 } // namespace
 
+int64_t mapped_bytes(const ModelService& service) {
+  const Residency& residency = service.residency();
+  return residency.streams() ? residency.resident_bytes : service.plan().mapped_bytes;
+}
+
 Result<MemoryPlan> plan_service(const LoadedModel& loaded, const ServiceOptions& options) {
   PINHOLE_TRY(const ServiceShape service, service_shape(loaded, options));
   const SessionOptions session = service.limits.session_options(

@@ -61,6 +61,9 @@ struct ServiceOptions {
 };
 inline constexpr int64_t kDefaultContext = 4096;
 
+// Bytes of weights that stay in memory.
+int64_t mapped_bytes(const ModelService& service);
+
 // What make_service() would reserve where memory has no bound, without reserving anything.
 Result<MemoryPlan> plan_service(const LoadedModel& loaded, const ServiceOptions& options);
 

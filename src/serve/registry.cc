@@ -50,7 +50,7 @@ Status SingleModel::load() {
     card = describe_model(*loaded->model, options_.name, options_.aliases);
     card.context_tokens = loaded->service->plan().shape.context_tokens;
     card.reserved_bytes = loaded->service->reserved_bytes();
-    card.mapped_bytes = loaded->service->plan().mapped_bytes;
+    card.mapped_bytes = mapped_bytes(*loaded->service);
     return {};
   }();
   const std::lock_guard lock(mutex_);
@@ -176,16 +176,17 @@ uint64_t SingleModel::num_loads() {
 }
 
 RunningModels SingleModel::running() {
+  const auto loaded = held();
   const ModelCard card = list().front();
   RunningModels out;
   out.limit_bytes = limit_bytes();
   RunningModel model;
   model.name = card.name;
-  model.planned_bytes = card.reserved_bytes + card.mapped_bytes;
-  if (const auto loaded = held()) {
-    model.reserved_bytes = out.reserved_bytes = card.reserved_bytes + card.mapped_bytes;
+  if (card.reserved_bytes > 0) // known since it was loaded first
+    model.planned_bytes = card.reserved_bytes + card.mapped_bytes + options_.service.grammar_bytes;
+  if (loaded) {
+    model.reserved_bytes = out.reserved_bytes = out.planned_bytes = model.planned_bytes;
     model.mapped_bytes = card.mapped_bytes;
-    out.planned_bytes = model.planned_bytes;
     const ServiceStatus status = loaded->service->status();
     model.in_flight = status.processing;
     model.waiting = status.waiting;

@@ -111,7 +111,8 @@ bool asks_with_pictures(Json& body) {
 // The pictures of messages become texts.
 ApiResult<void> describe_in_place(Api& api, const ModelRoute& route, Json& body,
                                   HttpRequest& http) {
-  if (!body.contains("messages"))
+  const Json* const turns = json_find(body, "messages");
+  if (turns == nullptr || !turns->is_array())
     return refuse(400, "pictures are described in chat/completions only", "input", "unsupported");
   std::vector<PictureBytes> pictures;
   std::vector<Json*> parts;

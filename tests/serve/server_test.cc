@@ -435,7 +435,8 @@ TEST_F(ServerTest, Running) {
   const ModelCard card = model_->list().front();
   EXPECT_EQ(loaded["models"][0]["phase"], "ready");
   EXPECT_EQ(loaded["models"][0]["mapped_bytes"], card.mapped_bytes);
-  EXPECT_EQ(loaded["models"][0]["reserved_bytes"], card.reserved_bytes + card.mapped_bytes);
+  const int64_t reserved = loaded["models"][0]["reserved_bytes"].get<int64_t>();
+  EXPECT_GT(reserved, card.reserved_bytes + card.mapped_bytes) << "and room for grammars";
   EXPECT_EQ(loaded["models"][0]["in_flight"], 0);
   EXPECT_EQ(loaded["models"][0]["waiting"], 0);
   EXPECT_TRUE(loaded["models"][0]["expires_in_ms"].is_null());

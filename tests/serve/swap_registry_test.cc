@@ -376,6 +376,13 @@ TEST_F(PictureRouteTest, ForAModelInAProcessOfItsOwn) {
   EXPECT_EQ(json["model"], "far");
   EXPECT_EQ(json["content"][0]["type"], "text");
   EXPECT_EQ(json["content"][0]["text"], "[Picture 1: a picture of a receipt]\n");
+  Json turn = {{"role", "user"}};
+  turn["content"] = Json::array({{{"type", "input_image"}}});
+  for (const Json& messages : {Json(), Json("text"), Json(Json::object()), Json(7)}) {
+    Json body = {{"model", "far"}, {"messages", messages}};
+    body["input"] = Json::array({turn});
+    EXPECT_EQ(post("/v1/responses", body).status, 400) << messages;
+  }
 }
 
 } // namespace
