@@ -5,7 +5,7 @@
 option(PINHOLE_UNITY "Compile several sources at once: whole builds are quicker, one file's slower" OFF)
 set(PINHOLE_ALONE "src/(image|kernels|quant|text|model)/|/extend/model/"
   "src/(file/(remote_file|safetensors)|plan/rates|engine/expert_cache|cli/planned_run)\\.cc"
-  "src/serve/(api_error|exchange|fields|openai_request)\\.cc"
+  "src/serve/(api_error|exchange|fields|front|openai_request)\\.cc"
   "tests/(answer|base|engine|file|kernels|model|swap)/")
 string(REPLACE ";" "|" PINHOLE_ALONE "${PINHOLE_ALONE}")
 
