@@ -200,7 +200,7 @@ void register_all() {
       for (const FormatInfo& info : kFormats)
         add(info.id, shape, 1, false);
       for (FormatId format : {FormatId::kQ4_K, FormatId::kQ6_K, FormatId::kQ8_0})
-        for (int64_t m : {4, 32, 128, 512, 1024})
+        for (int64_t m : {2, 4, 8, 16, 32, 128, 512, 1024})
           add(format, shape, m, false);
     }
     for (const Shape& shape : kVision)
