@@ -258,8 +258,6 @@ TEST_P(Allocations, NoneForAFullContextWithTheLargestPicture) {
 // Cross-attention: pictures that give way to each other, stand in another order or twice, and a
 // context that is filled.
 TEST(CrossAllocations, NoneForPicturesPromptsAndTokens) {
-  if (!PINHOLE_COUNTS_MALLOC)
-    GTEST_SKIP() << "under a sanitizer malloc cannot be counted";
   REQUIRE_GOLDEN();
   const auto described = Described::open(testing::golden("mllama/tiny"));
   const Model& model = described->model;
@@ -293,8 +291,10 @@ TEST(CrossAllocations, NoneForPicturesPromptsAndTokens) {
       done = done && session->step(prompt[i]).has_value();
   }
   encode(*session, c);
-  EXPECT_EQ(counts.allocations(), 0);
-  EXPECT_EQ(counts.mappings(), 0);
+  if (PINHOLE_COUNTS_MALLOC) { // not under a sanitizer, where the rest is still worth running
+    EXPECT_EQ(counts.allocations(), 0);
+    EXPECT_EQ(counts.mappings(), 0);
+  }
   EXPECT_TRUE(done);
 }
 
