@@ -156,12 +156,18 @@ int64_t involuntary_switches() {
 Disturbance::Disturbance()
     : switches_(involuntary_switches()), start_(std::chrono::steady_clock::now()) {}
 
-bool Disturbance::disturbed() const {
-  // Two threads on two cores: 43 a second on an idle machine, 290 beside a compiler.
+bool Disturbance::are_many(int64_t switches, double seconds) {
+  // Two threads on two cores: 43 a second on an idle machine, 290 beside a compiler. A few say
+  // nothing, however short the time was.
   constexpr double kManyPerSecond = 120;
+  constexpr double kFew = 10;
+  return static_cast<double>(switches) > kFew + kManyPerSecond * seconds;
+}
+
+bool Disturbance::disturbed() const {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  return static_cast<double>(involuntary_switches() - switches_) > kManyPerSecond * seconds;
+  return are_many(involuntary_switches() - switches_, seconds);
 }
 
 bool Disturbance::likely() {

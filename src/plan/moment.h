@@ -25,6 +25,8 @@ class Disturbance {
  public:
   Disturbance();
   bool disturbed() const;
+  // Whether so many involuntary context switches in that time tell of other work.
+  static bool are_many(int64_t switches, double seconds);
   // Whether what is measured now would be: other work waits for the cores.
   static bool likely();
 
