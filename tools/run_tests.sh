@@ -9,6 +9,7 @@ build=${1:?usage: tools/run_tests.sh BUILD_DIR [ctest arguments]}
 shift
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
+export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp ${TSAN_OPTIONS:-}"
 
 ctest --test-dir "$build" --output-junit "$report" --output-on-failure -j "${JOBS:-2}" "$@"
 ctest_code=$?

@@ -453,8 +453,8 @@ TEST(AnswerService, StoppingEndsWhatRunsAndWhatWaits) {
     callers.back()->options.ignore_eos = true;
     callers.back()->options.max_new_tokens = -1;
     callers.back()->on_text = [] { std::this_thread::sleep_for(std::chrono::milliseconds(5)); };
-    all.push_back(std::async(std::launch::async, [&, i] {
-      return callers[static_cast<size_t>(i)]->ask(*service, kLong);
+    all.push_back(std::async(std::launch::async, [&service, caller = callers.back().get()] {
+      return caller->ask(*service, kLong);
     }));
   }
   ASSERT_TRUE(soon([&] {
