@@ -1,10 +1,9 @@
 #include "serve/exchange.h"
 
 #include "file/printable.h"
+#include "serve/curl_library.h"
 
 #include <algorithm>
-#include <curl/curl.h>
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <optional>
 #include <string_view>
@@ -17,54 +16,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kPollMs = 20; // between two looks at is_over()
 constexpr size_t kMaxHeadBytes = 64 << 10;
-
-// As in file/http.cc: libcurl is loaded when it is first needed.
-struct Curl {
-  decltype(&::curl_easy_init) init = nullptr;
-  decltype(&::curl_easy_cleanup) cleanup = nullptr;
-  decltype(&::curl_easy_setopt) setopt = nullptr;
-  decltype(&::curl_easy_getinfo) getinfo = nullptr;
-  decltype(&::curl_easy_strerror) strerror = nullptr;
-  decltype(&::curl_multi_init) multi_init = nullptr;
-  decltype(&::curl_multi_cleanup) multi_cleanup = nullptr;
-  decltype(&::curl_multi_add_handle) add_handle = nullptr;
-  decltype(&::curl_multi_remove_handle) remove_handle = nullptr;
-  decltype(&::curl_multi_perform) perform = nullptr;
-  decltype(&::curl_multi_poll) poll = nullptr;
-  decltype(&::curl_multi_info_read) info_read = nullptr;
-  decltype(&::curl_slist_append) slist_append = nullptr;
-  decltype(&::curl_slist_free_all) slist_free_all = nullptr;
-  bool is_there = false;
-};
-
-const Curl& curl() {
-  static const Curl kCurl = [] {
-    Curl out;
-    void* const library = ::dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr)
-      return out;
-    decltype(&::curl_global_init) global_init = nullptr;
-    const auto load = [&](auto& function, const char* name) {
-      function =
-          reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(library, name));
-      return function != nullptr;
-    };
-    out.is_there =
-        load(global_init, "curl_global_init") && load(out.init, "curl_easy_init") &&
-        load(out.cleanup, "curl_easy_cleanup") && load(out.setopt, "curl_easy_setopt") &&
-        load(out.getinfo, "curl_easy_getinfo") && load(out.strerror, "curl_easy_strerror") &&
-        load(out.multi_init, "curl_multi_init") && load(out.multi_cleanup, "curl_multi_cleanup") &&
-        load(out.add_handle, "curl_multi_add_handle") &&
-        load(out.remove_handle, "curl_multi_remove_handle") &&
-        load(out.perform, "curl_multi_perform") && load(out.poll, "curl_multi_poll") &&
-        load(out.info_read, "curl_multi_info_read") &&
-        load(out.slist_append, "curl_slist_append") &&
-        load(out.slist_free_all, "curl_slist_free_all") &&
-        global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-    return out;
-  }();
-  return kCurl;
-}
 
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t'))

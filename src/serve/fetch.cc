@@ -2,11 +2,10 @@
 
 #include "file/http.h"
 #include "file/printable.h"
+#include "serve/curl_library.h"
 
 #include <array>
 #include <cstring>
-#include <curl/curl.h>
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <memory>
 #include <netinet/in.h>
@@ -15,39 +14,6 @@
 namespace pinhole::serve {
 
 namespace {
-
-// As in file/http.cc: libcurl is loaded when it is first needed.
-struct Curl {
-  decltype(&::curl_easy_init) init = nullptr;
-  decltype(&::curl_easy_cleanup) cleanup = nullptr;
-  decltype(&::curl_easy_setopt) setopt = nullptr;
-  decltype(&::curl_easy_getinfo) getinfo = nullptr;
-  decltype(&::curl_easy_perform) perform = nullptr;
-  decltype(&::curl_easy_strerror) strerror = nullptr;
-  bool is_there = false;
-};
-
-const Curl& curl() {
-  static const Curl kCurl = [] {
-    Curl out;
-    void* const library = ::dlopen("libcurl.so.4", RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr)
-      return out;
-    decltype(&::curl_global_init) global_init = nullptr;
-    const auto load = [&](auto& function, const char* name) {
-      function =
-          reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(library, name));
-      return function != nullptr;
-    };
-    out.is_there =
-        load(global_init, "curl_global_init") && load(out.init, "curl_easy_init") &&
-        load(out.cleanup, "curl_easy_cleanup") && load(out.setopt, "curl_easy_setopt") &&
-        load(out.getinfo, "curl_easy_getinfo") && load(out.perform, "curl_easy_perform") &&
-        load(out.strerror, "curl_easy_strerror") && global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-    return out;
-  }();
-  return kCurl;
-}
 
 struct Transfer {
   const FetchLimits& limits;
@@ -173,7 +139,7 @@ Result<std::string> fetch_picture(const std::string& url, const FetchLimits& lim
   set(CURLOPT_NOPROGRESS, 0L);
   set(CURLOPT_XFERINFOFUNCTION, &look_up);
   set(CURLOPT_XFERINFODATA, static_cast<void*>(&transfer));
-  const CURLcode code = curl().perform(easy.get());
+  const CURLcode code = curl().easy_perform(easy.get());
   if (code == CURLE_OK)
     return std::move(transfer.body);
   if (gone)
